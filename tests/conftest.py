@@ -59,3 +59,10 @@ def postgres() -> Iterator[PostgresServer]:
     """Run a server that all tests share, and no test stops."""
     with running_postgres() as server:
         yield server
+
+
+@pytest.fixture
+def postgres_database(postgres: PostgresServer) -> Iterator[str]:
+    """Yield the URL of an empty database."""
+    with postgres.empty_database() as url:
+        yield url

@@ -12,7 +12,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import psycopg
@@ -26,6 +26,17 @@ _SUPERUSER = "owner"
 #: Tests make hundreds of databases, and autovacuum would start a process for each of them once a minute.
 _NO_AUTOVACUUM = ("-c", "autovacuum=off")
 
+#: End the connections that a test has left, and wait for their end for up to 10 s each.
+_END_OTHER_CONNECTIONS = (
+    "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity "
+    "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+)
+
+_COUNT_RELATIONS = (
+    "SELECT count(*) FROM pg_class WHERE relnamespace IN "
+    "(SELECT oid FROM pg_namespace WHERE nspname NOT LIKE 'pg\\_%' AND nspname <> 'information_schema')"
+)
+
 
 @dataclass
 class PostgresServer:
@@ -35,6 +46,8 @@ class PostgresServer:
     folder: Path
     process: subprocess.Popen[bytes] | None = None
     databases: int = 0
+    #: The URLs of databases that tests have returned.
+    empty_databases: list[str] = field(default_factory=list)
 
     def start(self) -> None:
         """Start the server and wait until it accepts connections."""
@@ -81,6 +94,20 @@ class PostgresServer:
         with psycopg.connect(self.url("postgres"), autocommit=True) as db:
             db.execute(f"CREATE DATABASE {name}".encode())
         return self.url(name)
+
+    @contextmanager
+    def empty_database(self) -> Iterator[str]:
+        """Yield the URL of an empty database, and empty it for the next test.
+
+        PostgreSQL takes 0.02 s of CPU time to drop a schema, 0.09 s and 15 MB of writes to make a database.
+        """
+        url = self.empty_databases.pop() if self.empty_databases else self.new_database()
+        yield url
+        with psycopg.connect(url, autocommit=True) as db:
+            db.execute(_END_OTHER_CONNECTIONS)
+            db.execute("DROP SCHEMA IF EXISTS tornado_proxy CASCADE")
+            assert db.execute(_COUNT_RELATIONS).fetchone() == (0,), "a test has left tables in another schema"
+        self.empty_databases.append(url)
 
 
 @contextmanager

@@ -14,7 +14,6 @@ import pytest
 from msgspec.structs import replace
 
 from tests.ledger.sample_records import make_intent, make_record
-from tests.postgres_server import PostgresServer
 from tornado_proxy.budgets.backends import open_store
 from tornado_proxy.budgets.slices import Slices
 from tornado_proxy.budgets.store import BudgetStore
@@ -161,8 +160,7 @@ def budgets(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[BudgetsU
     """Return the budgets of an empty ledger on each database in turn, which count by month and project."""
     address: LedgerAddress = tmp_path / "ledger.db"
     if request.param == "postgresql":
-        server: PostgresServer = request.getfixturevalue("postgres")
-        address = PostgresAddress(server.new_database(), None, tmp_path / "journal")
+        address = PostgresAddress(request.getfixturevalue("postgres_database"), None, tmp_path / "journal")
     asyncio.run(_create(address))
     under_test = BudgetsUnderTest(address)
     under_test.open("this").follow(CounterPlan((MONTH,)), NOW)

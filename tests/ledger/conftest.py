@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 
 from tests.ledger.sample_records import make_record
-from tests.postgres_server import PostgresServer
 from tornado_proxy.domain.ledger_address import LedgerAddress, PostgresAddress
 from tornado_proxy.domain.record import RequestIntent, RequestRecord
 from tornado_proxy.ledger.backends import make_backend, make_ledger
@@ -65,9 +64,9 @@ async def open_ledger(make: Make, records: Sequence[RequestRecord]) -> AsyncIter
 
 
 @pytest.fixture
-def postgres_address(postgres: PostgresServer, tmp_path: Path) -> PostgresAddress:
+def postgres_address(postgres_database: str, tmp_path: Path) -> PostgresAddress:
     """Return the address of an empty database."""
-    return PostgresAddress(postgres.new_database(), None, tmp_path / "journal")
+    return PostgresAddress(postgres_database, None, tmp_path / "journal")
 
 
 @pytest.fixture(params=["sqlite", "sqlite with fsync", "postgresql"])

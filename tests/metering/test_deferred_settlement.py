@@ -435,7 +435,8 @@ def test_object_that_is_not_found_for_hours_is_shown_as_unsettled_and_settled_la
 ) -> None:
     provider = TimedProvider({STATE: [(404, b"{}")] * 51 + [FINISHED]})
 
-    given_up, settlement = settled(gateway, provider, seconds=3 * 24 * 3600)
+    # The loop runs once for each of these seconds.
+    given_up, settlement = settled(gateway, provider, seconds=31 * 3600)
 
     assert (given_up.basis, given_up.final, given_up.cost.total) == (Basis.UNSETTLED, False, 0)
     assert given_up.faults == ("the provider does not find the object (status 404)",)

@@ -97,7 +97,7 @@ def two_nodes(
     """Run two servers with one ledger."""
     url = f"sqlite:///{folder / 'shared.db'}"
     if database == "postgresql":
-        url = request.getfixturevalue("postgres").new_database()
+        url = request.getfixturevalue("postgres_database")
     (folder / "a").mkdir()
     (folder / "b").mkdir()
     with (

@@ -21,7 +21,6 @@ import pytest
 import websockets
 
 from tests.harness import KEY_ID, PROJECT, TIMEOUT_S, ProxyProcess, mint, running_proxy, wait_until
-from tests.postgres_server import PostgresServer
 from tests.replay_provider import ProviderResponse, ReplayProvider
 from tests.server.realtime import connect_session, fetch_rejection, next_event, send_text, wait_closed, websocket_url
 from tornado_proxy.budgets.backends import open_store
@@ -255,8 +254,7 @@ def test_hundred_parallel_requests_of_two_processes_exceed_no_budget(
     provider.response = ProviderResponse(chunks=(RESPONSE,))
     ledger = {"url": "sqlite:///ledger.db"}
     if database == "postgresql":
-        server: PostgresServer = request.getfixturevalue("postgres")
-        ledger = {"url": server.new_database()}
+        ledger = {"url": request.getfixturevalue("postgres_database")}
     changes: dict[str, Any] = {"ledger": ledger, "projects": [each_participant(SLICED_LIMIT, strict=strict)]}
     with (
         running_proxy(tmp_path, provider.url, **changes) as first,

@@ -289,7 +289,7 @@ def test_two_nodes_use_a_key_set_over_rest_within_two_seconds(
 ) -> None:
     url = f"sqlite:///{tmp_path / 'shared.db'}"
     if database == "postgresql":
-        url = request.getfixturevalue("postgres").new_database()
+        url = request.getfixturevalue("postgres_database")
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
     ledger = {"ledger": {"url": url}, "state": STATE}

@@ -16,7 +16,6 @@ import openai
 import pytest
 
 from tests.harness import TIMEOUT_S, ProxyProcess, mint, running_proxy, wait_until
-from tests.postgres_server import PostgresServer
 from tests.replay_provider import ProviderResponse, ReplayProvider
 from tests.server.realtime import connect_session, fetch_rejection, next_event, websocket_url
 from tests.server.test_budgets import CHAT, RESPONSE, open_budgets, post, project
@@ -38,8 +37,7 @@ def two_processes(
     """Run two servers on one ledger."""
     ledger = {"url": "sqlite:///ledger.db"}
     if database == "postgresql":
-        server: PostgresServer = request.getfixturevalue("postgres")
-        ledger = {"url": server.new_database()}
+        ledger = {"url": request.getfixturevalue("postgres_database")}
     with (
         running_proxy(folder, url, ledger=ledger, **changes) as first,
         running_proxy(folder, url, ledger=ledger, **changes) as second,

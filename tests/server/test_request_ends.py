@@ -24,7 +24,6 @@ from tests.harness import (
     running_proxy,
     wait_until,
 )
-from tests.postgres_server import PostgresServer
 from tests.replay_provider import ProviderResponse, ReplayProvider
 from tests.server.test_budgets import CHAT, ENDS, OFTEN, RESPONSE, is_any_open, open_budgets_at, post, project
 from tests.server.test_compressed_responses import compressed_response
@@ -66,8 +65,7 @@ def ledger(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, LedgerA
     """The URL of an empty ledger on each database in turn, and its address."""
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path / 'ledger.db'}", tmp_path / "ledger.db"
-    server: PostgresServer = request.getfixturevalue("postgres")
-    url = server.new_database()
+    url = request.getfixturevalue("postgres_database")
     return url, PostgresAddress(url, None, tmp_path / "journal")
 
 

@@ -16,7 +16,7 @@ from tornado_proxy.state.store import StateStore
 def address(request: pytest.FixtureRequest, tmp_path: Path) -> LedgerAddress:
     """Return the address of an empty database of each kind in turn."""
     if request.param == "postgresql":
-        return PostgresAddress(request.getfixturevalue("postgres").new_database(), None, tmp_path / "journal")
+        return PostgresAddress(request.getfixturevalue("postgres_database"), None, tmp_path / "journal")
     return tmp_path / "ledger.db"
 
 
