@@ -16,8 +16,8 @@ _HEALTH_PATH = "/health"
 _PURPOSE = "tornado-proxy relays requests to LLM providers and meters them."
 
 _ACCESS_ADVICE = """\
-The API key is a participant token of your project.  A room of your project gives one to its participants; who
-operates this server makes one with `tornado-proxy token mint`.  A provider's own key is not accepted here.
+The API key is a participant token or an access key of your project.  The operator of this server makes one with
+`tornado-proxy token mint` or `tornado-proxy access-key create`.  A provider's own key is not accepted here.
 """
 
 
