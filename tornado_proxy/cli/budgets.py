@@ -177,7 +177,7 @@ def set_(config: Path, usd: str | None, restore: bool, until: str, output_format
 @_CONFIG
 @format_option("table", "json")
 def lift(config: Path, until: str, output_format: str, **options: Any) -> None:
-    """Lift a budget of PROJECT: until a time it limits nothing.  Its counters go on.
+    """Lift a budget of PROJECT, so that it limits nothing until a time.  Spend is still counted.
 
     \b
     Example:

@@ -95,7 +95,13 @@ def events(config: Path, url: str | None, since: Position, source: str) -> None:
 @click.option("--cursor", "cursor_name", metavar="NAME", help="The name of the stored cursor; default: the URL.")
 @click.option("--since", "start", type=PositionParam(), default=BEGINNING, help="The cursor to begin after, at first.")
 @SOURCE
-@click.option("--follow", "interval_s", type=click.FloatRange(min=0.1), metavar="SECONDS", help="Go on; look so often.")
+@click.option(
+    "--follow",
+    "interval_s",
+    type=click.FloatRange(min=0.1),
+    metavar="SECONDS",
+    help="Continue after the last change, and look for others as often as this.",
+)
 @click.option(
     "--give-up",
     "give_up_s",
@@ -103,7 +109,7 @@ def events(config: Path, url: str | None, since: Position, source: str) -> None:
     default=300.0,
     show_default=True,
     metavar="SECONDS",
-    help="How long an event that the receiver does not accept is tried again.",
+    help="Exit with 1 if the receiver has not accepted an event for this time.",
 )
 def push(
     config: Path,

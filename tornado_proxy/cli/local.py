@@ -110,7 +110,7 @@ def local(**options: object) -> None:
     SDKs and tools use it without a token of the hosted proxy.
 
     It prints the variables that SDKs read, and in a terminal shows a dashboard of requests and costs, elsewhere a line
-    for each request. With COMMAND it runs that with the variables, until the command ends.
+    for each request. With COMMAND it runs the command with these variables, and ends with it.
 
     \b
     Example:

@@ -29,9 +29,9 @@ from tornado_proxy.state import stops
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 _OPTIONS = (
-    click.option("--project", metavar="ID", help="The requests of this project."),
-    click.option("--participant", metavar="NAME", help="Those of this participant or user."),
-    click.option("--agent-session", metavar="ID", help="Those of this agent session."),
+    click.option("--project", metavar="ID", help="Only requests of this project."),
+    click.option("--participant", metavar="NAME", help="Only requests of this participant or user."),
+    click.option("--agent-session", metavar="ID", help="Only requests of this agent session."),
     config_option("The configuration that names the ledger and the projects."),
 )
 

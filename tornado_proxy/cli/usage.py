@@ -98,10 +98,12 @@ def usage(
 ) -> None:
     """Show the cost of requests and its basis.
 
-    Without --group-by, csv, json and jsonl print one row for each record; a table sums by day and model.  With --api
-    the rows are those of your own usage or, for an admin, of the whole project; instead of records it prints a sum for
-    each kind of line item.  Endpoints are grouped without ids.  focus prints
-    the charges of each record as CSV with the columns of FOCUS 1.4.
+    A table sums by day and model unless --group-by names other groups; endpoints are grouped without ids.  Without
+    --group-by, csv, json and jsonl print one row for each record, and focus one row for each charge, with the columns
+    of FOCUS 1.4.
+
+    With --api the rows are your own usage or, for an admin, that of the whole project.  In place of records there is a
+    sum for each kind of line item.
 
     \b
     Example:
