@@ -9,10 +9,9 @@
 One process runs all of it.  Every thread that the server starts is profiled; the client and the simulator are not.
 After warm-up requests, which fill caches and open connections, each of a few requests is counted alone, and the one
 with the fewest calls is reported: timers that fire meanwhile only add.  A timer that fires in each interval of that
-length is no part of a request either: before the requests, the calls of idle intervals of the same length are counted,
-and those that all of these intervals have are subtracted (the search for stopped requests, four times a second).  The
-counts do not depend on the machine's load, so they show a change that a time would hide.  They are a report: no check
-compares them with a limit.
+length is no part of a request either: functions that run in each of a few idle intervals of the same length, before
+the requests, are not counted (the search for stopped requests, four times a second).  The counts do not depend on the
+machine's load, so they show a change that a time would hide.  They are a report: no check compares them with a limit.
 """
 
 from __future__ import annotations
@@ -85,8 +84,8 @@ class CallCounter:
         #: Set and cleared by the client's thread, read by the profiled ones.
         self.counting = False
         self._calls: Counter[tuple[CodeType, int]] = Counter()
-        #: The calls that all idle intervals have; None before the first one.
-        self._idle_calls: Counter[tuple[CodeType, int]] | None = None
+        #: The functions that run in all idle intervals; None before the first one.
+        self._timers: set[tuple[CodeType, int]] | None = None
 
     def __call__(self, frame: FrameType, event: str, _argument: object) -> None:
         """Called by the interpreter for each call and return in a profiled thread."""
@@ -101,12 +100,13 @@ class CallCounter:
     def stop_idle(self) -> None:
         """Stop counting an interval without a request."""
         self.counting = False
-        self._idle_calls = self._calls if self._idle_calls is None else self._idle_calls & self._calls
+        self._timers = set(self._calls) if self._timers is None else self._timers & set(self._calls)
 
     def stop(self, loop_thread: int) -> RequestPath:
         """Stop counting and return the counts of a request; `loop_thread` identifies the event loop's thread."""
         self.counting = False
-        calls = self._calls - (self._idle_calls or Counter())
+        timers = self._timers or set()
+        calls = Counter({function: count for function, count in self._calls.items() if function not in timers})
         per_file: Counter[str] = Counter()
         loop_files: set[str] = set()
         for (code, thread), count in calls.items():

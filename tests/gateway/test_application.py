@@ -14,7 +14,7 @@ from tornado.web import RequestHandler
 from tests.gateway.fakes import Gateway, make_snapshot
 from tornado_proxy.gateway.application import ClientApplication
 from tornado_proxy.gateway.services import Services
-from tornado_proxy.http_server import request_body
+from tornado_proxy.http_server import idle_connections, request_body
 from tornado_proxy.http_server import server as server_module
 from tornado_proxy.http_server.server import ClientPortServer
 
@@ -28,7 +28,7 @@ class SlowHandler(RequestHandler):
 
 
 def test_request_that_matches_a_rule_is_not_closed_as_idle_while_it_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server_module, "_IDLE_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(idle_connections, "_IDLE_TIMEOUT_S", 0.1)
     monkeypatch.setattr(server_module, "_SWEEP_INTERVAL_S", 0.02)
 
     async def run() -> bytes:

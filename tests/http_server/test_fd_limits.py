@@ -130,7 +130,7 @@ def test_connections_without_a_request_make_room_for_a_request(sent: bytes, tmp_
             writer.close()
         return response
 
-    constants = {"tornado_proxy.http_server.server._MIN_CLOSE_IDLE_S": 0.5}
+    constants = {"tornado_proxy.http_server.idle_connections._MIN_CLOSE_IDLE_S": 0.5}
     assert b"data: [DONE]" in run_against(serve, tmp_path, act, constants=constants)
 
 

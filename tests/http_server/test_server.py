@@ -13,9 +13,10 @@ from tornado.netutil import bind_sockets
 from tornado.web import Application, RequestHandler
 
 from tests.http_server.serving import Routes, make_rejection, run_application
+from tornado_proxy.http_server import idle_connections
 from tornado_proxy.http_server import server as server_module
 from tornado_proxy.http_server.request_body import BodyTimeouts
-from tornado_proxy.http_server.server import ClientPortServer, IdleConnections
+from tornado_proxy.http_server.server import ClientPortServer
 from tornado_proxy.http_server.tornado_request import TornadoConnection
 
 _REQUEST = b"GET / HTTP/1.1\r\nHost: h\r\n\r\n"
@@ -86,8 +87,8 @@ def test_nagle_stays_off_on_a_keep_alive_connection() -> None:
     ],
 )
 def test_connection_without_complete_headers_is_closed(sent: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server_module, "_IDLE_TIMEOUT_S", 0.3)
-    monkeypatch.setattr(server_module, "_HEAD_TIMEOUT_S", 0.3)
+    monkeypatch.setattr(idle_connections, "_IDLE_TIMEOUT_S", 0.3)
+    monkeypatch.setattr(idle_connections, "_HEAD_TIMEOUT_S", 0.3)
     monkeypatch.setattr(server_module, "_SWEEP_INTERVAL_S", 0.05)
 
     async def run() -> bytes:
@@ -102,7 +103,7 @@ def test_connection_without_complete_headers_is_closed(sent: bytes, monkeypatch:
 
 
 def test_slow_request_does_not_count_as_an_idle_connection(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server_module, "_IDLE_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(idle_connections, "_IDLE_TIMEOUT_S", 0.1)
     monkeypatch.setattr(server_module, "_SWEEP_INTERVAL_S", 0.02)
 
     class SlowHandler(RequestHandler):
@@ -137,7 +138,7 @@ async def exchange(sent: bytes, handler: type[RequestHandler] = EchoHandler) -> 
     [pytest.param(b"", id="first request"), pytest.param(_REQUEST, id="after a response")],
 )
 def test_half_a_head_is_closed_long_before_an_idle_connection(before: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server_module, "_HEAD_TIMEOUT_S", 0.3)
+    monkeypatch.setattr(idle_connections, "_HEAD_TIMEOUT_S", 0.3)
     monkeypatch.setattr(server_module, "_SWEEP_INTERVAL_S", 0.05)
 
     response = asyncio.run(exchange(before + b"GET /x HTTP/1.1\r\nHo"))
@@ -146,7 +147,7 @@ def test_half_a_head_is_closed_long_before_an_idle_connection(before: bytes, mon
 
 
 def test_kept_connection_may_be_idle_for_longer_than_a_head_takes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server_module, "_HEAD_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(idle_connections, "_HEAD_TIMEOUT_S", 0.1)
     monkeypatch.setattr(server_module, "_SWEEP_INTERVAL_S", 0.02)
 
     async def run() -> list[str]:
@@ -165,7 +166,7 @@ def test_kept_connection_may_be_idle_for_longer_than_a_head_takes(monkeypatch: p
 
 @pytest.mark.parametrize("sent", [b"", b"\x16\x03\x01\x02\x00\x01"])
 def test_unfinished_tls_handshake_is_closed_like_half_a_head(sent: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server_module, "_HEAD_TIMEOUT_S", 0.3)
+    monkeypatch.setattr(idle_connections, "_HEAD_TIMEOUT_S", 0.3)
     monkeypatch.setattr(server_module, "_SWEEP_INTERVAL_S", 0.05)
 
     async def run() -> bytes:
@@ -181,7 +182,7 @@ def test_unfinished_tls_handshake_is_closed_like_half_a_head(sent: bytes, monkey
 
 
 def test_unfinished_tls_handshake_gives_way_to_a_new_connection(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server_module, "_MIN_CLOSE_IDLE_S", 0.0)
+    monkeypatch.setattr(idle_connections, "_MIN_CLOSE_IDLE_S", 0.0)
 
     async def run() -> tuple[list[bool], bytes]:
         application = SingleHandlerApplication(NagleHandler)
@@ -199,48 +200,6 @@ def test_unfinished_tls_handshake_gives_way_to_a_new_connection(monkeypatch: pyt
         return closed, received
 
     assert asyncio.run(run()) == ([True, False], b"")
-
-
-class FakeConnection:
-    """A connection that waits for a request head."""
-
-    def __init__(self, *, new: bool = False, head_begun: bool = False) -> None:
-        self.new = new
-        self.head_begun = head_begun
-
-    def close(self) -> None:
-        """Do nothing: the connections here are only listed."""
-
-
-def test_connection_idle_between_requests_is_closed_before_a_new_one() -> None:
-    idle_connections = IdleConnections()
-    new, kept = FakeConnection(new=True), FakeConnection()
-    idle_connections.add(new, 0.0)
-    idle_connections.add(kept, 100.0)
-
-    assert idle_connections.find_oldest(110.0) is kept
-    idle_connections.discard(kept)
-    assert idle_connections.find_oldest(110.0) is new
-
-
-def test_connection_that_has_just_opened_is_not_closed_for_another() -> None:
-    idle_connections = IdleConnections()
-    idle_connections.add(FakeConnection(new=True), 100.0)
-
-    assert idle_connections.find_oldest(104.9) is None
-    assert idle_connections.find_oldest(105.0) is not None
-
-
-def test_head_has_sixty_seconds_from_its_first_byte() -> None:
-    idle_connections = IdleConnections()
-    kept = FakeConnection()
-    idle_connections.add(kept, 0.0)
-    assert idle_connections.list_expired(3000.0) == []
-
-    kept.head_begun = True
-    assert idle_connections.list_expired(3010.0) == []
-    assert idle_connections.list_expired(3070.0) == []
-    assert idle_connections.list_expired(3070.1) == [kept]
 
 
 @pytest.mark.parametrize(

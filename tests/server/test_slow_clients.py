@@ -28,8 +28,8 @@ from tests.server.raw_provider import (
 #: Seconds, and bytes per second; the server waits for minutes.
 SHORT_TIMEOUTS = {
     "tornado_proxy.http_server.server._SWEEP_INTERVAL_S": 0.1,
-    "tornado_proxy.http_server.server._IDLE_TIMEOUT_S": 2.0,
-    "tornado_proxy.http_server.server._HEAD_TIMEOUT_S": 2.0,
+    "tornado_proxy.http_server.idle_connections._IDLE_TIMEOUT_S": 2.0,
+    "tornado_proxy.http_server.idle_connections._HEAD_TIMEOUT_S": 2.0,
     "tornado_proxy.http_server.request_body._BODY_TIMEOUT_S": 1.0,
     "tornado_proxy.http_server.request_body._MIN_BODY_BYTES_PER_S": 3,
 }

@@ -131,7 +131,8 @@ class Admission:
             CallerError: no endpoint matches, the credential is missing or invalid, or contradicts the stated project.
             ServiceError: an identity provider cannot be asked.
         """
-        match = snapshot.routes.match_http(request.method, request.target)
+        routes, line = snapshot.routes, (request.method, request.target)
+        match = routes.matched_http.get(line) or routes.match_http(*line)
         accepted = match.provider.credential_headers
         known = snapshot.authenticator.recognize(request.lines, accepted, request.received_at)
         if known is not None:

@@ -16,6 +16,7 @@ from datetime import datetime
 from typing import Protocol
 
 import msgspec
+from msgspec import structs
 
 from tornado_proxy.domain.cost import Cost
 from tornado_proxy.domain.errors import RequestError
@@ -23,10 +24,11 @@ from tornado_proxy.domain.identity import Caller, KeyId
 from tornado_proxy.domain.record import RequestIntent, RequestRecord
 from tornado_proxy.domain.usage import Basis
 from tornado_proxy.gateway.context import RequestContext
+from tornado_proxy.metering.request_meter import RequestEnd, RequestMeter
 from tornado_proxy.observability import access_log
 from tornado_proxy.observability.access_log import UNKNOWN_LINE, RequestLine
 from tornado_proxy.observability.repeated_refusals import RepeatedRefusals
-from tornado_proxy.providers.contract import Endpoint
+from tornado_proxy.providers.contract import Endpoint, HttpEndpoint
 from tornado_proxy.wire.redaction import Redaction
 
 
@@ -190,6 +192,99 @@ class Recorder:
             caller=context.caller,
             provider=context.provider.name,
             endpoint=context.endpoint.path,
+        )
+
+
+class WorkStreams(Protocol):
+    """Knows which work of the provider is being streamed to its client."""
+
+    def work_streams(self, provider: str, object_id: str, *, streaming: bool) -> None:
+        """Called when the stream of work begins and ends; the work must not be deleted meanwhile."""
+
+
+class RealtimeCall(Protocol):
+    """A realtime call that a request makes."""
+
+    @property
+    def call_id(self) -> str | None:
+        """The provider's id of the call, None if it was not made."""
+
+
+class RequestRecording:
+    """Records one HTTP request: what live views see, ahead of the last byte of its response, and when it has ended.
+
+    Args:
+        recorder: Records it.
+        context: Its route and caller.
+        meter: Makes its record.
+        background: Told of the stream, if its work goes on without this response; else None.
+        call: The realtime call that it makes; None for any other request.
+    """
+
+    __slots__ = ("_background", "_call", "_context", "_meter", "_recorder", "_requested_object", "_streaming")
+
+    def __init__(
+        self,
+        recorder: Recorder,
+        context: RequestContext[HttpEndpoint],
+        meter: RequestMeter,
+        background: WorkStreams | None = None,
+        call: RealtimeCall | None = None,
+    ) -> None:
+        self._recorder = recorder
+        self._context = context
+        self._meter = meter
+        self._background = background
+        self._call = call
+        self._requested_object = None if context.path_id is None else context.endpoint.owned_object(context.path_id)
+        self._streaming: str | None = None
+
+    def begin(self) -> None:
+        """Show the request to live views."""
+        intent = self._meter.intent
+        self._recorder.follow(
+            RunningRequest(
+                intent.caller,
+                intent.request_id,
+                intent.provider,
+                intent.method,
+                intent.endpoint,
+                intent.model_requested,
+                intent.started_at,
+                self._meter,
+            )
+        )
+
+    def object_created(self, object_id: str) -> None:
+        """Make the object the project's own; work that goes on without this response must not be deleted meanwhile."""
+        object_id = self._context.redaction.text(object_id)
+        self._recorder.created(self._meter.intent, object_id)
+        if self._background is not None:
+            self._streaming = object_id
+            self._background.work_streams(self._meter.intent.provider, object_id, streaming=True)
+
+    def write_ahead(self, end: RequestEnd) -> None:
+        """Make the record durable; the client gets the last byte next."""
+        self._recorder.write_ahead(self._close(end))
+
+    def finish(self, end: RequestEnd) -> None:
+        """Record how the request ended for the client."""
+        intent = self._meter.intent
+        self._recorder.unfollow(intent.request_id)
+        self._recorder.finish(self._close(end))
+        if self._background is not None and self._streaming is not None:
+            self._background.work_streams(intent.provider, self._streaming, streaming=False)
+
+    def _close(self, end: RequestEnd) -> FinishedRequest:
+        record, context = self._meter.close(end), self._context
+        if self._call is not None:
+            record = structs.replace(record, object_id=self._call.call_id)
+        return FinishedRequest(
+            record,
+            context.snapshot.generation,
+            context.redaction,
+            self._requested_object,
+            is_limited=context.is_limited,
         )
 
 

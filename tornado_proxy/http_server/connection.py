@@ -21,6 +21,7 @@ from tornado.httputil import HTTPInputError
 from tornado_proxy import tasks
 from tornado_proxy.http_server.client_transport import ClientTransport, ConnectionContext
 from tornado_proxy.http_server.exchange import Exchange, FindReceiver
+from tornado_proxy.http_server.idle_connections import IdleConnections
 from tornado_proxy.http_server.request_parser import MIN_PIECE_BYTES, Fault, RequestParser, describe
 from tornado_proxy.http_server.upgraded_connection import UpgradedConnection
 
@@ -58,11 +59,12 @@ class ConnectionOwner(Protocol):
     def on_open(self, connection: ClientConnection | UpgradedConnection) -> None:
         """Called when a connection has opened."""
 
-    def on_waiting(self, connection: ClientConnection) -> None:
-        """Called when a connection is ready for its next request."""
+    @property
+    def idle_connections(self) -> IdleConnections:
+        """The connections that wait for a request."""
 
-    def on_request(self, connection: ClientConnection) -> None:
-        """Called when a connection has a request."""
+    def on_waiting(self, connection: ClientConnection) -> None:
+        """Called when a connection is ready for its first request."""
 
     def on_ending(self, connection: ClientConnection) -> None:
         """Called when a connection will take no more requests."""
@@ -182,7 +184,9 @@ class ClientConnection(asyncio.Protocol):
             self._limit_reading(exchange)
 
     def _begin_exchange(self) -> Exchange:
-        self._server.on_request(self)
+        waiting = self._server.idle_connections
+        waiting.idle_since.pop(self, None)
+        waiting.head_since.pop(self, None)
         exchange = self._exchange = Exchange(self._transport, self._parser.requests.pop(0), self)
         prepared = exchange.begin(self._server.application)
         if prepared is None:
@@ -226,7 +230,7 @@ class ClientConnection(asyncio.Protocol):
             return
         self._exchange = None
         self.new = False
-        self._server.on_waiting(self)
+        self._server.idle_connections.idle_since[self] = self._loop.time()
         parser = self._parser
         if parser.requests or self._unparsed or parser.fault is not None or parser.held is not None:
             # Not at once: pipelined requests must not keep other connections waiting.

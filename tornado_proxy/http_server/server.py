@@ -11,88 +11,18 @@ import contextlib
 import socket
 import ssl
 from collections.abc import Callable, Iterable
-from typing import Protocol
 
 from tornado_proxy import tasks
 from tornado_proxy.http_server.client_transport import ConnectionContext
 from tornado_proxy.http_server.connection import ClientConnection, MakeRejection
 from tornado_proxy.http_server.exchange import FindReceiver
 from tornado_proxy.http_server.fd_limits import Acceptor, FdBudget
+from tornado_proxy.http_server.idle_connections import IdleConnections, WaitingConnection
 from tornado_proxy.http_server.request_body import BodyTimeouts
 from tornado_proxy.http_server.tls import TlsHandshake
 
-#: Seconds that a client has for a request head: from its first byte, or from the connection for the first request.
-#: Same as nginx's client_header_timeout.  Without it, clients that send half a head hold all descriptors.
-_HEAD_TIMEOUT_S = 60.0
-
-#: Seconds that a connection may stay open between two requests.  Same as Tornado's default.
-_IDLE_TIMEOUT_S = 3600.0
-
 #: Seconds between two sweeps over idle connections and stalled request bodies.
 _SWEEP_INTERVAL_S = 10.0
-
-#: Seconds that a connection has waited before it is closed for lack of descriptors.  A client that has just connected
-#: must have the time to send its request.
-_MIN_CLOSE_IDLE_S = 5.0
-
-
-class WaitingConnection(Protocol):
-    """A connection that has not received the head of its next request."""
-
-    @property
-    def new(self) -> bool:
-        """True if it has had no request yet."""
-
-    @property
-    def head_begun(self) -> bool:
-        """True if a part of the next head has arrived."""
-
-    def close(self) -> None:
-        """Close the connection at once."""
-
-
-class IdleConnections:
-    """The connections that have not received the headers of their next request, each with the time it started waiting.
-
-    Times are in seconds of the event loop's clock.  Both dicts are ordered by time, oldest first.
-    """
-
-    def __init__(self) -> None:
-        #: Connections between two requests.
-        self._idle_since: dict[WaitingConnection, float] = {}
-        #: New connections, and those that have begun a head: the next head must be complete soon.
-        self._head_since: dict[WaitingConnection, float] = {}
-
-    def add(self, connection: WaitingConnection, now: float) -> None:
-        """Start the clock of `connection`, which is ready for its next request."""
-        if connection.new:
-            self._head_since[connection] = now
-        else:
-            self._idle_since[connection] = now
-
-    def discard(self, connection: WaitingConnection) -> None:
-        """Stop the clock of `connection`: it has received request headers, or has closed."""
-        self._idle_since.pop(connection, None)
-        self._head_since.pop(connection, None)
-
-    def list_expired(self, now: float) -> list[WaitingConnection]:
-        """Return the connections whose head is late, and those that have been idle for too long."""
-        # A head's clock starts at the first sweep that sees a byte of it: a timeout is late by one interval at most.
-        for connection in [connection for connection in self._idle_since if connection.head_begun]:
-            del self._idle_since[connection]
-            self._head_since[connection] = now
-        return [
-            *(connection for connection, since in self._head_since.items() if now - since > _HEAD_TIMEOUT_S),
-            *(connection for connection, since in self._idle_since.items() if now - since > _IDLE_TIMEOUT_S),
-        ]
-
-    def find_oldest(self, now: float) -> WaitingConnection | None:
-        """Return the connection that waits longest, one between two requests first; None if none waits for long."""
-        for waiting in (self._idle_since, self._head_since):
-            connection = next(iter(waiting), None)
-            if connection is not None and now - waiting[connection] >= _MIN_CLOSE_IDLE_S:
-                return connection
-        return None
 
 
 class ClientPortServer:
@@ -117,7 +47,7 @@ class ClientPortServer:
     ) -> None:
         self.application = application
         self.make_rejection = make_rejection
-        self._idle_connections = IdleConnections()
+        self.idle_connections = IdleConnections()
         self._body_timeouts = body_timeouts
         #: For new connections; may be replaced while the server runs.
         self.tls = tls
@@ -136,7 +66,7 @@ class ClientPortServer:
 
     def close_idle_connection(self) -> bool:
         """Close the connection that has waited longest for a request head; return False if none waits for long."""
-        connection = self._idle_connections.find_oldest(self._loop.time())
+        connection = self.idle_connections.find_oldest(self._loop.time())
         if connection is None:
             return False
         self._close(connection)
@@ -165,19 +95,15 @@ class ClientPortServer:
 
     def on_waiting(self, connection: WaitingConnection) -> None:
         """Called when a connection is ready for its next request."""
-        self._idle_connections.add(connection, self._loop.time())
-
-    def on_request(self, connection: WaitingConnection) -> None:
-        """Called when a connection has a request."""
-        self._idle_connections.discard(connection)
+        self.idle_connections.add(connection, self._loop.time())
 
     def on_ending(self, connection: WaitingConnection) -> None:
         """Called when a connection will take no more requests."""
-        self._idle_connections.discard(connection)
+        self.idle_connections.discard(connection)
 
     def on_close(self, connection: WaitingConnection) -> None:
         """Called when a connection has closed."""
-        self._idle_connections.discard(connection)
+        self.idle_connections.discard(connection)
         self._connections.discard(connection)
 
     def _on_accepted(self, connection: socket.socket, address: object) -> None:
@@ -202,13 +128,13 @@ class ClientPortServer:
 
     def _sweep(self) -> None:
         now = self._loop.time()
-        for connection in self._idle_connections.list_expired(now):
+        for connection in self.idle_connections.list_expired(now):
             self._close(connection)
         self._body_timeouts.check(now)
         self._sweep_timer = self._loop.call_later(_SWEEP_INTERVAL_S, self._sweep)
 
     def _close(self, connection: WaitingConnection) -> None:
-        self._idle_connections.discard(connection)
+        self.idle_connections.discard(connection)
         connection.close()
 
 

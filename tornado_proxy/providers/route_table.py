@@ -65,6 +65,8 @@ class RouteTable:
         #: Matches of targets without an id and a query.  Clients cannot make it grow: it has a few entries for each
         #: endpoint, with the prefix and without, as GET and as HEAD.
         self._matched: dict[tuple[str, str], Match[Endpoint]] = {}
+        #: Those of match_http(), which requests to a known path find here without a call.
+        self.matched_http: dict[tuple[str, str], Match[HttpEndpoint]] = {}
         for provider in providers:
             self._add(provider)
 
@@ -77,11 +79,13 @@ class RouteTable:
             MethodNotAllowed: the endpoint takes other methods.
             UpgradeRequired: the path is a WebSocket.
         """
-        # Requests to a known path come here: one look, no further call.
-        match = self._matched.get((method, target)) or self.match(method, target)
-        if isinstance(match.endpoint, WebSocketEndpoint):
+        found = self.match(method, target)
+        if isinstance(found.endpoint, WebSocketEndpoint):
             raise UpgradeRequired("this path is a WebSocket; connect to it with wss:// or ws://")
-        return cast("Match[HttpEndpoint]", match)
+        match = cast("Match[HttpEndpoint]", found)
+        if (method, target) in self._matched:
+            self.matched_http[method, target] = match
+        return match
 
     def match_websocket(self, target: str) -> Match[WebSocketEndpoint]:
         """Return the WebSocket endpoint at the raw request target.

@@ -13,7 +13,7 @@ import pycurl
 import pytest
 
 from tornado_proxy import event_loop
-from tornado_proxy.upstream.http.socket_set import EpollSockets, LoopSockets
+from tornado_proxy.upstream.http.client import EpollSockets, LoopSockets
 
 AnySet = EpollSockets | LoopSockets
 Test = Callable[["Watched"], Awaitable[None]]

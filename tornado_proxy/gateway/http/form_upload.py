@@ -24,12 +24,12 @@ from tornado_proxy.gateway.amendment import amend
 from tornado_proxy.gateway.body_buffers import BodyBuffer
 from tornado_proxy.gateway.body_reading import read_fields
 from tornado_proxy.gateway.context import RequestContext
-from tornado_proxy.gateway.http.recording import RequestRecording
 from tornado_proxy.gateway.http.relay import CLIENT_CLOSED_REQUEST
+from tornado_proxy.gateway.recorder import RequestRecording
 from tornado_proxy.gateway.services import Services
 from tornado_proxy.gateway.shared_body import SharedBody
 from tornado_proxy.http_server.request_body import ByteCount
-from tornado_proxy.metering.request_meter import RequestEnd
+from tornado_proxy.metering.request_meter import RequestEnd, RequestMeter
 from tornado_proxy.providers.contract import HttpEndpoint, ParsedRequest
 from tornado_proxy.upstream.http.messages import UpstreamRequest
 from tornado_proxy.upstream.http.protocols import ProviderExchange
@@ -295,7 +295,9 @@ async def _record(
         # Not the message: it can repeat a field, into which a caller can write anything, its own token included.
         broken_by=_NOT_SENT if error is None else f"{_NOT_SENT}: {error.code}",
     )
-    RequestRecording(admitted, services, None).finish(end)
+    context = admitted.context
+    meter = RequestMeter(admitted.intent, context.endpoint, admitted.facts, admitted.access.tariff)
+    RequestRecording(services.recorder, context, meter).finish(end)
 
 
 async def _is_accepted(exchange: ProviderExchange) -> bool:

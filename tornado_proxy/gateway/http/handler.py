@@ -21,18 +21,18 @@ from tornado_proxy.gateway.context import RequestContext, new_request_id
 from tornado_proxy.gateway.cors import cors_headers
 from tornado_proxy.gateway.http.form_upload import FormUpload, UploadBroken, open_upload
 from tornado_proxy.gateway.http.owned_list import make_list_upstream
-from tornado_proxy.gateway.http.recording import RequestRecording
 from tornado_proxy.gateway.http.relay import HttpRelay
 from tornado_proxy.gateway.http.relay_protocols import RelayHooks
 from tornado_proxy.gateway.http.response_rewrite import make_rewrite
 from tornado_proxy.gateway.public_url import own_base_url
 from tornado_proxy.gateway.realtime.sideband import CallSideband
+from tornado_proxy.gateway.recorder import RequestRecording
 from tornado_proxy.gateway.services import Services
 from tornado_proxy.gateway.shared_body import SharedBody
 from tornado_proxy.gateway.stops import find_agent_session
 from tornado_proxy.http_server.exchange import Exchange
 from tornado_proxy.http_server.request_body import BodyFlow, BodyTimeouts
-from tornado_proxy.metering.request_meter import RequestEnd
+from tornado_proxy.metering.request_meter import RequestEnd, RequestMeter
 from tornado_proxy.observability.access_log import RequestLine
 from tornado_proxy.providers.contract import HttpEndpoint
 from tornado_proxy.upstream.http.messages import Payload
@@ -293,14 +293,16 @@ class ProxyHandler:
     async def _relay_and_record(self, admitted: AdmittedRequest, upstream: Upstream) -> None:
         context, services = admitted.context, self.services
         sideband = CallSideband(admitted, services) if context.endpoint.sideband is not None else None
-        recording = RequestRecording(admitted, services, sideband)
+        meter = self._make_meter(admitted)
+        background = services.settlement if admitted.facts.background else None
+        recording = RequestRecording(services.recorder, context, meter, background, sideband)
         hooks = RelayHooks(
             recording.object_created,
             sideband.response_received if sideband is not None else None,
             recording.write_ahead,
         )
         rewrite = make_rewrite(admitted, partial(own_base_url, context)) if context.endpoint.rewrites_body else None
-        relay = self._relay = HttpRelay(admitted, recording.meter, self, rewrite, hooks)
+        relay = self._relay = HttpRelay(admitted, meter, self, rewrite, hooks)
         if self._exchange.transport.closed:
             relay.client_left()
         services.capacity.replace(self, relay, context.caller.project_id)
@@ -314,6 +316,15 @@ class ProxyHandler:
             services.capacity.discard(relay)
             self._relay = None
             recording.finish(end or RequestEnd(Outcome.CRASHED, None, datetime.now(UTC)))
+
+    def _make_meter(self, admitted: AdmittedRequest) -> RequestMeter:
+        """Return the meter of a request, which also reads the usage of an earlier one if the response can state it."""
+        context, endpoint = admitted.context, admitted.context.endpoint
+        watched, object_id = None, context.path_id
+        if endpoint.shows_usage is not None and object_id is not None:
+            project_id = context.caller.project_id
+            watched = self.services.settlement.watch(context.provider.name, object_id, endpoint.shows_usage, project_id)
+        return RequestMeter(admitted.intent, endpoint, admitted.facts, admitted.access.tariff, watched=watched)
 
     async def _reject(self, error: RequestError) -> None:
         routes = self.services.snapshots.current.routes

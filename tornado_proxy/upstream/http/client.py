@@ -4,15 +4,19 @@
                                      │
     socket ready, deadline reached ──┴──> transfers that have ended ──> Exchange.on_finished
 
-libcurl tells which sockets to watch (SocketSet) and when to be called next (Deadline); it is told which sockets are
+libcurl tells which sockets to watch (EpollSockets) and when to be called next (Deadline); it is told which sockets are
 ready (_run).  Easy handles keep their options between exchanges (docs/performance.md has the figures).
 Source: https://curl.se/libcurl/c/libcurl-multi.html, "Multi socket".
+
+libcurl adds and removes its sockets in each transfer.  On asyncio's own loops every change creates or drops a watcher.
+In an epoll set of our own it is one system call, and a kept connection stays in the set.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import select
 from collections.abc import Callable
 
 import pycurl
@@ -24,7 +28,6 @@ from tornado_proxy.upstream.http.easy_handle import EasyHandle
 from tornado_proxy.upstream.http.exchange import Exchange
 from tornado_proxy.upstream.http.messages import UpstreamRequest
 from tornado_proxy.upstream.http.send_buffer import set_mmap_threshold
-from tornado_proxy.upstream.http.socket_set import SocketSet
 
 #: Connections kept open for later requests, over all providers.  libcurl's default, four per easy handle, changes with
 #: the number of running transfers and closes connections after a burst.
@@ -32,6 +35,12 @@ _MAX_KEPT_CONNECTIONS = 512
 
 #: Seconds between two sweeps for exchanges past their idle timeout.  One sweep for all costs less than a timer each.
 _IDLE_SWEEP_INTERVAL_S = 1.0
+
+#: Called with a socket and libcurl's name of its events (CURL_CSELECT_...).
+OnReady = Callable[[int, int], None]
+
+#: Ready sockets that one turn of the loop serves, so that timers and other sockets are not delayed behind thousands.
+_MAX_EVENTS_PER_TURN = 256
 
 _CONNECT_TIMEOUT_MESSAGE = "the provider could not be reached in time"
 
@@ -46,7 +55,7 @@ class UpstreamClient:
         set_mmap_threshold()
         self._asyncio_loop = asyncio.get_running_loop()
         self._deadline = Deadline(self._asyncio_loop, self._on_deadline)
-        self._sockets = SocketSet(self._asyncio_loop, self._run)
+        self._sockets = _SOCKET_SET(self._asyncio_loop, self._run)
         self._multi = pycurl.CurlMulti()
         self._multi.setopt(pycurl.M_TIMERFUNCTION, self._deadline.set)
         self._multi.setopt(pycurl.M_SOCKETFUNCTION, self._sockets.on_socket)
@@ -183,6 +192,97 @@ class UpstreamClient:
         self._sweep_timer = self._asyncio_loop.call_later(_IDLE_SWEEP_INTERVAL_S, self._expire_idle_exchanges)
 
 
+class EpollSockets:
+    """Sockets in an epoll set.
+
+    Args:
+        loop: The event loop that watches the set.
+        on_ready: Called for each ready socket, from the loop.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, on_ready: OnReady) -> None:
+        self._loop = loop
+        self._on_ready = on_ready
+        self._set = select.epoll()
+        #: The events that libcurl waits for, by socket.
+        self._wanted: dict[int, int] = {}
+        #: The events of epoll by libcurl's name of them (CURL_POLL_...), and libcurl's name of what has occurred.
+        self._events = {
+            pycurl.POLL_IN: select.EPOLLIN,
+            pycurl.POLL_OUT: select.EPOLLOUT,
+            pycurl.POLL_INOUT: select.EPOLLIN | select.EPOLLOUT,
+        }
+        self._actions = {
+            select.EPOLLIN: pycurl.CSELECT_IN,
+            select.EPOLLOUT: pycurl.CSELECT_OUT,
+            select.EPOLLIN | select.EPOLLOUT: pycurl.CSELECT_IN | pycurl.CSELECT_OUT,
+        }
+        loop.add_reader(self._set.fileno(), self._serve_ready)
+
+    def on_socket(self, event: int, fd: int, _multi: object, _data: object) -> None:
+        """Called by libcurl to change the events that a socket is watched for."""
+        events = self._events.get(event, 0)
+        if not events:
+            # A kept connection stays in the set until its next request: it has no event unless the provider closes it.
+            if self._wanted.pop(fd, 0) & select.EPOLLOUT:
+                self._unregister(fd)
+            return
+        self._wanted[fd] = events
+        try:
+            self._set.modify(fd, events)
+        except FileNotFoundError:  # not in the set, or libcurl closed it and this is another one with its number
+            self._set.register(fd, events)
+
+    def close(self) -> None:
+        """Stop watching."""
+        self._loop.remove_reader(self._set.fileno())
+        self._wanted.clear()
+        self._set.close()
+
+    def _serve_ready(self) -> None:
+        for fd, ready in self._set.poll(0, _MAX_EVENTS_PER_TURN):
+            wanted = self._wanted.get(fd)
+            if wanted is None:  # removed, in this turn or before
+                self._unregister(fd)
+            else:
+                # After an error or the end of a connection (EPOLLERR, EPOLLHUP) the next read or write reports it.
+                self._on_ready(fd, self._actions[ready & wanted or wanted])
+
+    def _unregister(self, fd: int) -> None:
+        with contextlib.suppress(OSError):  # closed, so that the kernel has removed it
+            self._set.unregister(fd)
+
+
+class LoopSockets:
+    """Sockets that the event loop itself watches, on systems without epoll; the arguments are those of EpollSockets."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, on_ready: OnReady) -> None:
+        self._loop = loop
+        self._on_ready = on_ready
+        self._watched: set[int] = set()
+
+    def on_socket(self, event: int, fd: int, _multi: object, _data: object) -> None:
+        """Called by libcurl to change the events that a socket is watched for."""
+        self._remove(fd)
+        if event in (pycurl.POLL_IN, pycurl.POLL_INOUT):
+            self._watched.add(fd)
+            self._loop.add_reader(fd, self._on_ready, fd, pycurl.CSELECT_IN)
+        if event in (pycurl.POLL_OUT, pycurl.POLL_INOUT):
+            self._watched.add(fd)
+            self._loop.add_writer(fd, self._on_ready, fd, pycurl.CSELECT_OUT)
+
+    def close(self) -> None:
+        """Stop watching."""
+        for fd in list(self._watched):
+            self._remove(fd)
+
+    def _remove(self, fd: int) -> None:
+        if fd in self._watched:
+            self._watched.discard(fd)
+            self._loop.remove_reader(fd)
+            self._loop.remove_writer(fd)
+
+
 class Deadline:
     """Calls `on_reached` from the event loop when the deadline has passed, never from within set().
 
@@ -258,3 +358,6 @@ def _was_sent(handle: EasyHandle) -> bool:
     """Return False if the provider cannot charge the request: no byte of it was sent, or its end was withheld."""
     size: int = handle.curl.getinfo(pycurl.REQUEST_SIZE)
     return size > 0 and not (handle.payload is not None and handle.payload.is_withheld)
+
+
+_SOCKET_SET = EpollSockets if hasattr(select, "epoll") else LoopSockets
