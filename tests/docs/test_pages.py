@@ -110,6 +110,18 @@ def test_decisions_are_numbered_without_a_gap() -> None:
         assert file.read_text().startswith(f"# {number}. "), file.name
 
 
+def test_changelog_entries_are_short_and_sorted_by_kind() -> None:
+    text = (ROOT / "CHANGELOG.md").read_text("utf-8")
+    kinds = re.findall(r"^### (.*)$", text, re.MULTILINE)
+    changes = text.partition("\n### Added\n")[2]
+    entries = [" ".join(entry.split()) for entry in re.findall(r"^- (.*(?:\n  (?!\|).*)*)", changes, re.MULTILINE)]
+    plain = [re.sub(r"\(\[[^\]]*\]\([^)]*\)\)", "", entry) for entry in entries]
+
+    assert set(kinds) <= {"Upgrading", "Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"}
+    assert [entry for entry in plain if len(entry.split()) > 40] == []
+    assert len(plain) > 100  # fewer would mean that the pattern no longer finds them
+
+
 def test_every_setting_has_a_description_in_its_schema() -> None:
     for name in ("proxy", "projects", "prices"):
         assert list(_find_undescribed(schema(name), name)) == []
