@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import gc
+import os
 from collections.abc import Iterator
 
 import httpcore2
@@ -15,6 +16,12 @@ from tests.postgres_server import PostgresServer, running_postgres
 # Other load on the machine makes examples slow, which is no fault of the code under test.
 settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("tests")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """Return the processes of `--numprocesses auto`: more than cores, because tests wait half of the time."""
+    return len(os.sched_getaffinity(0)) + 2 if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1) + 2
 
 
 # The garbage collector would search the imported modules and the tests for cycles, which takes 2 s during collection
