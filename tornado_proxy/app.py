@@ -38,18 +38,18 @@ from tornado_proxy.domain.budget import BudgetWarning
 from tornado_proxy.domain.errors import ConfigError, Fault, LedgerUnavailable
 from tornado_proxy.domain.record import Outcome
 from tornado_proxy.domain.state import State, StateChange
-from tornado_proxy.gateway.admission import Admission
+from tornado_proxy.gateway.admission.admission import Admission
+from tornado_proxy.gateway.admission.capacity import ArrivingBytes, Capacity, DrainLimiter
+from tornado_proxy.gateway.admission.object_ownership import ObjectOwnership
+from tornado_proxy.gateway.admission.stops import enforce_stops
 from tornado_proxy.gateway.application import ClientApplication
-from tornado_proxy.gateway.body_parsing import BodyParser
-from tornado_proxy.gateway.brakes import SpendBrakes
-from tornado_proxy.gateway.budget_warnings import report_warning
-from tornado_proxy.gateway.budgets import BudgetGate
-from tornado_proxy.gateway.capacity import ArrivingBytes, Capacity, DrainLimiter
-from tornado_proxy.gateway.object_ownership import ObjectOwnership
+from tornado_proxy.gateway.bodies.parsing import BodyParser
+from tornado_proxy.gateway.budgets.brakes import SpendBrakes
+from tornado_proxy.gateway.budgets.gate import BudgetGate
+from tornado_proxy.gateway.budgets.warnings import report_warning
 from tornado_proxy.gateway.realtime.live_calls import LiveCalls
 from tornado_proxy.gateway.recorder import Recorder, RecordListeners
 from tornado_proxy.gateway.services import Services
-from tornado_proxy.gateway.stops import enforce_stops
 from tornado_proxy.http_server.fd_limits import raise_fd_limit
 from tornado_proxy.http_server.listening import listen
 from tornado_proxy.http_server.server import AdminPortServer, ClientPortServer

@@ -26,12 +26,12 @@ from tornado_proxy.domain.budget import CounterPlan, Refusal, Reservation
 from tornado_proxy.domain.errors import ExchangeAborted, UpstreamError
 from tornado_proxy.domain.identity import Project, ProjectProvider, ProviderKey, Secret, SessionGrant
 from tornado_proxy.domain.rate import RateUnit
-from tornado_proxy.gateway.admission import Admission, AdmittedRequest
-from tornado_proxy.gateway.body_parsing import BodyParser
-from tornado_proxy.gateway.budgets import BudgetGate
-from tornado_proxy.gateway.capacity import ArrivingBytes, Capacity, DrainLimiter
+from tornado_proxy.gateway.admission.admission import Admission, AdmittedRequest
+from tornado_proxy.gateway.admission.capacity import ArrivingBytes, Capacity, DrainLimiter
+from tornado_proxy.gateway.admission.object_ownership import ObjectOwnership
+from tornado_proxy.gateway.bodies.parsing import BodyParser
+from tornado_proxy.gateway.budgets.gate import BudgetGate
 from tornado_proxy.gateway.context import RequestContext
-from tornado_proxy.gateway.object_ownership import ObjectOwnership
 from tornado_proxy.gateway.realtime.live_calls import LiveCalls
 from tornado_proxy.gateway.recorder import Recorder, RecordListeners
 from tornado_proxy.gateway.services import Services

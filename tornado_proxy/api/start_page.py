@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from tornado_proxy.gateway.base_handler import REQUEST_ID_HEADER, BaseHandler
-from tornado_proxy.gateway.public_url import own_root
+from tornado_proxy.gateway.http.public_url import own_root
 from tornado_proxy.providers.contract import Provider
 
 _HEALTH_PATH = "/health"

@@ -23,7 +23,7 @@ from tornado_proxy.dashboard.viewer import Viewer, find_viewer
 from tornado_proxy.domain.errors import NotAllowed, NotAuthenticated
 from tornado_proxy.domain.identity import Caller, Secret
 from tornado_proxy.gateway.base_handler import REQUEST_ID_HEADER, make_request_error
-from tornado_proxy.gateway.public_url import own_root
+from tornado_proxy.gateway.http.public_url import own_root
 from tornado_proxy.http_server.tornado_request import find_incoming
 from tornado_proxy.observability import access_log
 from tornado_proxy.observability.access_log import RequestLine

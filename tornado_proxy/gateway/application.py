@@ -14,12 +14,12 @@ from tornado.routing import Rule
 from tornado.web import Application
 
 from tornado_proxy.gateway.base_handler import BaseHandler, error_headers
-from tornado_proxy.gateway.collected_body import collect_body
+from tornado_proxy.gateway.bodies.collected_body import collect_body
 from tornado_proxy.gateway.context import new_request_id
-from tornado_proxy.gateway.cors import is_preflight
+from tornado_proxy.gateway.http.cors import is_preflight
 from tornado_proxy.gateway.http.handler import ProxyHandler
-from tornado_proxy.gateway.malformed_request import make_malformed_error, write_rejection
-from tornado_proxy.gateway.preflight import PreflightHandler
+from tornado_proxy.gateway.http.malformed_request import make_malformed_error, write_rejection
+from tornado_proxy.gateway.http.preflight import PreflightHandler
 from tornado_proxy.gateway.realtime.handler import ProxyWebSocketHandler
 from tornado_proxy.gateway.services import Services
 from tornado_proxy.http_server.exchange import Exchange, RequestReceiver

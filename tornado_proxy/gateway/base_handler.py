@@ -22,7 +22,7 @@ from tornado_proxy.domain.errors import (
     UpgradeRequired,
 )
 from tornado_proxy.gateway.context import RequestContext, new_request_id
-from tornado_proxy.gateway.cors import cors_headers
+from tornado_proxy.gateway.http.cors import cors_headers
 from tornado_proxy.gateway.services import Services
 from tornado_proxy.http_server.incoming_request import IncomingRequest
 from tornado_proxy.http_server.tornado_request import find_incoming

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
-from tornado_proxy.gateway.admission import Admission
-from tornado_proxy.gateway.body_parsing import BodyParser
-from tornado_proxy.gateway.budgets import BudgetGate
-from tornado_proxy.gateway.capacity import ArrivingBytes, Capacity, DrainLimiter
+from tornado_proxy.gateway.admission.admission import Admission
+from tornado_proxy.gateway.admission.capacity import ArrivingBytes, Capacity, DrainLimiter
+from tornado_proxy.gateway.bodies.parsing import BodyParser
+from tornado_proxy.gateway.budgets.gate import BudgetGate
 from tornado_proxy.gateway.realtime.live_calls import LiveCalls
 from tornado_proxy.gateway.realtime.session_sweep import SessionSweep
 from tornado_proxy.gateway.recorder import Recorder

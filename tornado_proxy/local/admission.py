@@ -11,7 +11,7 @@ from datetime import datetime
 
 from tornado_proxy.domain.identity import Caller
 from tornado_proxy.domain.request import RequestFacts, Spend
-from tornado_proxy.gateway.admission import Admission
+from tornado_proxy.gateway.admission.admission import Admission
 from tornado_proxy.gateway.context import RequestContext, make_context
 from tornado_proxy.http_server.incoming_request import IncomingRequest
 from tornado_proxy.local.access import LocalAccess

@@ -14,11 +14,11 @@ from tornado_proxy.budgets.keeper import BudgetKeeper, BudgetLedger
 from tornado_proxy.domain.errors import RequestError
 from tornado_proxy.domain.identity import Caller
 from tornado_proxy.domain.record import Outcome
+from tornado_proxy.gateway.admission.capacity import ArrivingBytes, Capacity, DrainLimiter
+from tornado_proxy.gateway.admission.object_ownership import ObjectOwnership
 from tornado_proxy.gateway.application import ClientApplication
-from tornado_proxy.gateway.body_parsing import BodyParser
-from tornado_proxy.gateway.budgets import BudgetGate
-from tornado_proxy.gateway.capacity import ArrivingBytes, Capacity, DrainLimiter
-from tornado_proxy.gateway.object_ownership import ObjectOwnership
+from tornado_proxy.gateway.bodies.parsing import BodyParser
+from tornado_proxy.gateway.budgets.gate import BudgetGate
 from tornado_proxy.gateway.realtime.live_calls import LiveCalls
 from tornado_proxy.gateway.recorder import RecordListeners
 from tornado_proxy.gateway.services import Services

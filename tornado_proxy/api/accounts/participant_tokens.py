@@ -16,7 +16,7 @@ from tornado_proxy.auth import participant
 from tornado_proxy.auth.token_spec import TokenSpec
 from tornado_proxy.domain.errors import NoApiKey
 from tornado_proxy.domain.identity import Project
-from tornado_proxy.gateway.public_url import own_root
+from tornado_proxy.gateway.http.public_url import own_root
 
 #: How long a token is valid.
 TOKEN_LIFETIME = timedelta(hours=24)

@@ -19,15 +19,15 @@ from msgspec.structs import replace
 
 from tornado_proxy.domain.errors import InvalidBody, RequestError, UpstreamError
 from tornado_proxy.domain.record import Outcome
-from tornado_proxy.gateway.admission import AdmittedRequest
-from tornado_proxy.gateway.amendment import amend
-from tornado_proxy.gateway.body_buffers import BodyBuffer
-from tornado_proxy.gateway.body_reading import read_fields
+from tornado_proxy.gateway.admission.admission import AdmittedRequest
+from tornado_proxy.gateway.admission.amendment import amend
+from tornado_proxy.gateway.bodies.buffers import BodyBuffer
+from tornado_proxy.gateway.bodies.reading import read_fields
+from tornado_proxy.gateway.bodies.shared_body import SharedBody
 from tornado_proxy.gateway.context import RequestContext
 from tornado_proxy.gateway.http.relay import CLIENT_CLOSED_REQUEST
 from tornado_proxy.gateway.recorder import RequestRecording
 from tornado_proxy.gateway.services import Services
-from tornado_proxy.gateway.shared_body import SharedBody
 from tornado_proxy.http_server.request_body import ByteCount
 from tornado_proxy.metering.request_meter import RequestEnd, RequestMeter
 from tornado_proxy.providers.contract import HttpEndpoint, ParsedRequest

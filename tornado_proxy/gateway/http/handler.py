@@ -12,24 +12,24 @@ from tornado_proxy.domain.errors import RequestError, RequestTimeout, Stopped
 from tornado_proxy.domain.record import Outcome
 from tornado_proxy.domain.stop import Stop, StopTarget
 from tornado_proxy.domain.units import MIB
-from tornado_proxy.gateway.admission import AdmittedRequest
+from tornado_proxy.gateway.admission.admission import AdmittedRequest
+from tornado_proxy.gateway.admission.capacity import HeldBytes
+from tornado_proxy.gateway.admission.stops import find_agent_session
 from tornado_proxy.gateway.base_handler import REQUEST_ID_HEADER, error_headers, make_request_error
-from tornado_proxy.gateway.body_buffers import BodyBuffer
-from tornado_proxy.gateway.body_reading import check_body_length, read_small
-from tornado_proxy.gateway.capacity import HeldBytes
+from tornado_proxy.gateway.bodies.buffers import BodyBuffer
+from tornado_proxy.gateway.bodies.reading import check_body_length, read_small
+from tornado_proxy.gateway.bodies.shared_body import SharedBody
 from tornado_proxy.gateway.context import RequestContext, new_request_id
-from tornado_proxy.gateway.cors import cors_headers
+from tornado_proxy.gateway.http.cors import cors_headers
 from tornado_proxy.gateway.http.form_upload import FormUpload, UploadBroken, open_upload
 from tornado_proxy.gateway.http.owned_list import make_list_upstream
+from tornado_proxy.gateway.http.public_url import own_base_url
 from tornado_proxy.gateway.http.relay import HttpRelay
 from tornado_proxy.gateway.http.relay_protocols import RelayHooks
 from tornado_proxy.gateway.http.response_rewrite import make_rewrite
-from tornado_proxy.gateway.public_url import own_base_url
 from tornado_proxy.gateway.realtime.sideband import CallSideband
 from tornado_proxy.gateway.recorder import RequestRecording
 from tornado_proxy.gateway.services import Services
-from tornado_proxy.gateway.shared_body import SharedBody
-from tornado_proxy.gateway.stops import find_agent_session
 from tornado_proxy.http_server.exchange import Exchange
 from tornado_proxy.http_server.request_body import BodyFlow, BodyTimeouts
 from tornado_proxy.metering.request_meter import RequestEnd, RequestMeter
@@ -213,7 +213,7 @@ class ProxyHandler:
         elif not self._exchange.transport.closed:
             self._respond(make_request_error(500, error, self.request_id))
 
-    # The server shuts down while the request arrives (gateway/capacity.py).
+    # The server shuts down while the request arrives (gateway/admission/capacity.py).
 
     def drain(self) -> None:
         """Let the request arrive: it was accepted before the shutdown began."""

@@ -28,11 +28,11 @@ from tornado.iostream import StreamClosedError
 from tornado_proxy.domain.errors import ExchangeAborted, UpstreamError, UpstreamUnreachable
 from tornado_proxy.domain.record import Outcome
 from tornado_proxy.domain.stop import Stop, StopTarget
-from tornado_proxy.gateway.admission import AdmittedRequest
+from tornado_proxy.gateway.admission.admission import AdmittedRequest
+from tornado_proxy.gateway.admission.capacity import DrainLimiter
 from tornado_proxy.gateway.base_handler import REQUEST_ID_HEADER
-from tornado_proxy.gateway.capacity import DrainLimiter
+from tornado_proxy.gateway.http.public_url import own_location
 from tornado_proxy.gateway.http.relay_protocols import Client, RelayHooks
-from tornado_proxy.gateway.public_url import own_location
 from tornado_proxy.metering.request_meter import RequestEnd, RequestMeter
 from tornado_proxy.providers.contract import ResponseEdit, ResponseHead
 from tornado_proxy.upstream.http.messages import UpstreamResponseHead

@@ -14,15 +14,15 @@ from tornado_proxy.domain.errors import BadRequest, RequestError, UpgradeRejecte
 from tornado_proxy.domain.record import Outcome
 from tornado_proxy.domain.stop import Stop, StopTarget
 from tornado_proxy.domain.units import MIB
-from tornado_proxy.gateway.admission import AdmittedSession
+from tornado_proxy.gateway.admission.admission import AdmittedSession
+from tornado_proxy.gateway.admission.capacity import HeldBytes
+from tornado_proxy.gateway.admission.stops import find_agent_session
 from tornado_proxy.gateway.base_handler import REQUEST_ID_HEADER, BaseHandler
-from tornado_proxy.gateway.capacity import HeldBytes
 from tornado_proxy.gateway.context import RequestContext
 from tornado_proxy.gateway.realtime.meter import SessionMeter, SessionRecorder, UnbilledSession
 from tornado_proxy.gateway.realtime.open_session import SessionFacts, run_session
 from tornado_proxy.gateway.realtime.relay import WebSocketRelay
 from tornado_proxy.gateway.services import Services
-from tornado_proxy.gateway.stops import find_agent_session
 from tornado_proxy.http_server.client_socket import ClientSocket
 from tornado_proxy.http_server.tornado_request import find_connection
 from tornado_proxy.http_server.upgraded_connection import accept_websocket
@@ -147,7 +147,7 @@ class ProxyWebSocketHandler(BaseHandler):
         self.set_header(REQUEST_ID_HEADER, self.request_id)
         await self.finish(context.redaction.mask(rejection.body))
 
-    # The server shuts down during the handshake (gateway/capacity.py).
+    # The server shuts down during the handshake (gateway/admission/capacity.py).
 
     def drain(self) -> None:
         """Let the handshake end: it was accepted before the shutdown began."""

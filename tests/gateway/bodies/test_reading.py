@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tornado_proxy.gateway.body_reading import MAX_BYTES_READ_ON_LOOP, MAX_VALUES_READ_ON_LOOP, is_quick
+from tornado_proxy.gateway.bodies.reading import MAX_BYTES_READ_ON_LOOP, MAX_VALUES_READ_ON_LOOP, is_quick
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from tornado_proxy.domain.errors import Draining, Overloaded, RateLimited
 from tornado_proxy.domain.identity import Caller
 from tornado_proxy.domain.record import Outcome
 from tornado_proxy.domain.units import MIB
-from tornado_proxy.gateway.capacity import ArrivingBytes, Capacity, DrainLimiter
+from tornado_proxy.gateway.admission.capacity import ArrivingBytes, Capacity, DrainLimiter
 
 
 def limits(**changes: int) -> LimitSettings:

@@ -1,4 +1,4 @@
-"""Responds to CORS preflights of listed origins (gateway/cors.py)."""
+"""Responds to CORS preflights of listed origins (gateway/http/cors.py)."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from tests.gateway.fakes import Gateway, make_project, make_snapshot, own_keys, 
 from tests.ledger.sample_records import make_intent, make_record
 from tornado_proxy.domain.errors import NotFound
 from tornado_proxy.domain.identity import Caller, KeyId, Secret, fingerprint_key
-from tornado_proxy.gateway import object_ownership
+from tornado_proxy.gateway.admission import object_ownership
 from tornado_proxy.gateway.context import RequestContext
 from tornado_proxy.ledger.protocol import Ledger
 from tornado_proxy.upstream.credentials import project_access

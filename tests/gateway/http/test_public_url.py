@@ -9,7 +9,7 @@ import pytest
 
 from tests.gateway.fakes import PROVIDER_URL, Gateway, make_request, make_snapshot, request_head
 from tornado_proxy.config.settings import PublicSettings
-from tornado_proxy.gateway.public_url import own_base_url, own_location, own_root
+from tornado_proxy.gateway.http.public_url import own_base_url, own_location, own_root
 from tornado_proxy.http_server.incoming_request import IncomingRequest
 
 TRUSTED = PublicSettings(trusted_proxies=(IPv4Network("10.0.0.0/8"), IPv6Network("fd00::/8")))

@@ -37,17 +37,17 @@ from tornado_proxy.domain.identity import Caller
 from tornado_proxy.domain.rate import RateRefusal, RateUnit
 from tornado_proxy.domain.record import RequestIntent, RequestRecord, SpendBound
 from tornado_proxy.domain.request import RequestFacts
-from tornado_proxy.gateway.budget_errors import make_budget_error
-from tornado_proxy.gateway.budget_keeper import Keeper
-from tornado_proxy.gateway.budget_reports import read_own_rows, read_rows, read_uses
-from tornado_proxy.gateway.context import RequestContext
-from tornado_proxy.gateway.rate_limits import (
+from tornado_proxy.gateway.budgets.keeper import Keeper
+from tornado_proxy.gateway.budgets.rate_limits import (
     find_used,
     make_limit_error,
     require_fitting_tokens,
 )
-from tornado_proxy.gateway.reservations import make_check, make_reservation, make_stream_reservation
-from tornado_proxy.gateway.token_budgets import StatedBudgets
+from tornado_proxy.gateway.budgets.refusals import make_budget_error
+from tornado_proxy.gateway.budgets.reports import read_own_rows, read_rows, read_uses
+from tornado_proxy.gateway.budgets.reservations import make_check, make_reservation, make_stream_reservation
+from tornado_proxy.gateway.budgets.token_budgets import StatedBudgets
+from tornado_proxy.gateway.context import RequestContext
 from tornado_proxy.pricing.book.price_book import Tariff
 from tornado_proxy.providers.contract import Endpoint
 from tornado_proxy.reports.budget_uses import BudgetUse

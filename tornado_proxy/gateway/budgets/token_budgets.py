@@ -9,7 +9,7 @@ from tornado_proxy import tasks
 from tornado_proxy.domain.budget import TokenBudget
 from tornado_proxy.domain.errors import LedgerUnavailable
 from tornado_proxy.domain.identity import Caller
-from tornado_proxy.gateway.budget_keeper import Keeper
+from tornado_proxy.gateway.budgets.keeper import Keeper
 
 #: Budgets that are remembered as stored.
 _MAX_NOTED = 4096

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from tornado_proxy.budgets.store import BudgetStore
 from tornado_proxy.domain.budget import BudgetLimits, Scope
 from tornado_proxy.domain.identity import Caller
-from tornado_proxy.gateway.reservations import make_spender
+from tornado_proxy.gateway.budgets.reservations import make_spender
 from tornado_proxy.reports.budget_uses import BudgetUse, find_uses
 from tornado_proxy.reports.budgets import BudgetFigures, BudgetRow, list_rows
 

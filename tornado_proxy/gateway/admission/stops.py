@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 
 from tornado_proxy.domain.errors import Stopped
-from tornado_proxy.gateway.capacity import Capacity
+from tornado_proxy.gateway.admission.capacity import Capacity
 from tornado_proxy.gateway.context import RequestContext
 from tornado_proxy.providers.contract import Endpoint
 from tornado_proxy.snapshot import SnapshotHolder

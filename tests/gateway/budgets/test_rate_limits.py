@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from tests.gateway.budgets.test_gate import BODY, ID, admit, authenticate
 from tests.gateway.fakes import Gateway, make_project, make_snapshot
-from tests.gateway.test_budgets import BODY, ID, admit, authenticate
 from tornado_proxy.domain.errors import BadRequest, LimitReached
 from tornado_proxy.domain.rate import ProjectLimits, RateClaim, RateRefusal, RateState, RateUnit
 from tornado_proxy.gateway.base_handler import error_headers

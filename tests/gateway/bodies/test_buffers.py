@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import resource
 
-from tornado_proxy.gateway.body_buffers import MAX_BODY_BYTES, MAX_KEPT_BYTES, MIN_BODY_BYTES, BodyBuffers
+from tornado_proxy.gateway.bodies.buffers import MAX_BODY_BYTES, MAX_KEPT_BYTES, MIN_BODY_BYTES, BodyBuffers
 
 CHUNK = b"a" * (256 * 1024)
 BODY_BYTES = 4 * len(CHUNK)

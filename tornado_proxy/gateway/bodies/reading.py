@@ -2,8 +2,8 @@
 
     small body ──> read_small ──> read_here ──> the endpoint's parse ──> members that name objects or models
 
-Pure, so that it can run in another process: gateway/body_worker.py reads the bodies that would delay others here, and
-body_parsing.py chooses which.
+Pure, so that it can run in another process: gateway/bodies/worker.py reads the bodies that would delay others here, and
+parsing.py chooses which.
 """
 
 from __future__ import annotations

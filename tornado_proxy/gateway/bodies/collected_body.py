@@ -5,7 +5,7 @@ from __future__ import annotations
 from tornado.httputil import HTTPMessageDelegate, HTTPServerRequest
 
 from tornado_proxy.domain.identity import Caller
-from tornado_proxy.gateway.capacity import HeldBytes
+from tornado_proxy.gateway.admission.capacity import HeldBytes
 from tornado_proxy.gateway.services import Services
 from tornado_proxy.http_server.request_body import BodyTimeouts
 from tornado_proxy.http_server.tornado_request import TornadoReceiver

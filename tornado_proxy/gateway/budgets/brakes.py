@@ -15,8 +15,8 @@ from tornado_proxy import tasks
 from tornado_proxy.domain.brake import Brake
 from tornado_proxy.domain.errors import BadRequest, LedgerUnavailable
 from tornado_proxy.domain.stop import Stop, StopTarget
-from tornado_proxy.gateway.budget_errors import format_usd
-from tornado_proxy.gateway.budgets import BudgetGate
+from tornado_proxy.gateway.budgets.gate import BudgetGate
+from tornado_proxy.gateway.budgets.refusals import format_usd
 from tornado_proxy.observability import metrics
 from tornado_proxy.state import stops
 from tornado_proxy.state.watcher import StateWatcher

@@ -1,6 +1,6 @@
 """The body worker: a process that reads large request bodies, one after the other, until its input ends.
 
-    python -m tornado_proxy.gateway.body_worker DESCRIPTOR_OF_A_UNIX_SOCKET
+    python -m tornado_proxy.gateway.bodies.worker DESCRIPTOR_OF_A_UNIX_SOCKET
 
 A C parser holds the interpreter lock for as long as a body takes, and garbage collection stops every thread: in a
 thread of the proxy 8 MiB of `{},{},...` held all streams up for 0.9 s.  This process has no provider keys in its
@@ -20,9 +20,16 @@ from pathlib import Path
 
 from tornado_proxy.domain.errors import BodyTooLarge, CallerError
 from tornado_proxy.domain.units import MIB
-from tornado_proxy.gateway.body_messages import BodyResult, BodyTask, Refusal, encode_message, read_exactly, read_task
-from tornado_proxy.gateway.body_reading import read_body
-from tornado_proxy.gateway.shared_body import map_body
+from tornado_proxy.gateway.bodies.reading import read_body
+from tornado_proxy.gateway.bodies.shared_body import map_body
+from tornado_proxy.gateway.bodies.worker_messages import (
+    BodyResult,
+    BodyTask,
+    Refusal,
+    encode_message,
+    read_exactly,
+    read_task,
+)
 from tornado_proxy.providers.contract import HttpEndpoint, Provider, RequestView, WebSocketEndpoint
 from tornado_proxy.providers.conventions import ProviderOptions
 from tornado_proxy.providers.registry import PROVIDERS

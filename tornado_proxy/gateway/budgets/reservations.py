@@ -18,9 +18,9 @@ from tornado_proxy.domain.identity import Caller
 from tornado_proxy.domain.rate import RateClaim, RateUnit
 from tornado_proxy.domain.record import RequestIntent
 from tornado_proxy.domain.request import RequestFacts
+from tornado_proxy.gateway.admission.stops import find_agent_session
+from tornado_proxy.gateway.budgets.rate_limits import list_claims
 from tornado_proxy.gateway.context import RequestContext
-from tornado_proxy.gateway.rate_limits import list_claims
-from tornado_proxy.gateway.stops import find_agent_session
 from tornado_proxy.pricing.book.cost_bounds import CostBound
 from tornado_proxy.pricing.book.price_book import Tariff
 from tornado_proxy.providers.contract import Endpoint, HttpEndpoint

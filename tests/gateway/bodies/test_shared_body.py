@@ -12,14 +12,14 @@ from pathlib import Path
 import pytest
 
 from tests import harness
+from tests.gateway.bodies.test_parsing import list_workers, read_pipe_bytes, run, stop
 from tests.gateway.fakes import Gateway, make_snapshot, request_head
-from tests.gateway.test_body_parsing import list_workers, read_pipe_bytes, run, stop
 from tornado_proxy.domain.errors import BadRequest, InvalidBody, Overloaded
-from tornado_proxy.gateway.body_buffers import BodyBuffer
-from tornado_proxy.gateway.body_parsing import BodyParser
-from tornado_proxy.gateway.body_reading import read_body
+from tornado_proxy.gateway.bodies.buffers import BodyBuffer
+from tornado_proxy.gateway.bodies.parsing import BodyParser
+from tornado_proxy.gateway.bodies.reading import read_body
+from tornado_proxy.gateway.bodies.shared_body import SharedBody, open_shared_body
 from tornado_proxy.gateway.context import RequestContext
-from tornado_proxy.gateway.shared_body import SharedBody, open_shared_body
 from tornado_proxy.providers.contract import HttpEndpoint, RequestView
 
 FORM = "multipart/form-data; boundary=b"

@@ -24,16 +24,16 @@ from tornado_proxy.domain.errors import IdentityProviderUnavailable, ModelNotPri
 from tornado_proxy.domain.identity import Caller
 from tornado_proxy.domain.record import RequestIntent
 from tornado_proxy.domain.request import RequestFacts, Spend
-from tornado_proxy.gateway.budgets import BudgetGate
-from tornado_proxy.gateway.capacity import Capacity
+from tornado_proxy.gateway.admission.capacity import Capacity
+from tornado_proxy.gateway.admission.model_visibility import require_visible_model
+from tornado_proxy.gateway.admission.object_ownership import ObjectOwnership
+from tornado_proxy.gateway.admission.priced_spends import check_provider, require_priced_spend
+from tornado_proxy.gateway.admission.stops import require_not_stopped
+from tornado_proxy.gateway.budgets.gate import BudgetGate
 from tornado_proxy.gateway.context import RequestContext, make_context, new_request_id, renew_context, request_intent
 from tornado_proxy.gateway.http.list_sources import ListSource, find_list_accesses, make_list_sources
-from tornado_proxy.gateway.model_visibility import require_visible_model
-from tornado_proxy.gateway.object_ownership import ObjectOwnership
-from tornado_proxy.gateway.priced_spends import check_provider, require_priced_spend
 from tornado_proxy.gateway.realtime.live_calls import LiveCalls
 from tornado_proxy.gateway.recorder import Recorder
-from tornado_proxy.gateway.stops import require_not_stopped
 from tornado_proxy.http_server.incoming_request import IncomingRequest
 from tornado_proxy.metering.deferred_settlement import DeferredSettlement
 from tornado_proxy.providers.contract import (

@@ -47,10 +47,10 @@ from tornado_proxy.domain.errors import (
 from tornado_proxy.domain.identity import Caller, ModelPatterns
 from tornado_proxy.domain.request import RequestFacts, Spend
 from tornado_proxy.domain.usage import Basis, Meter
-from tornado_proxy.gateway.admission import AdmittedRequest
-from tornado_proxy.gateway.body_reading import check_body_length
+from tornado_proxy.gateway.admission.admission import AdmittedRequest
+from tornado_proxy.gateway.admission.model_visibility import usable_model
+from tornado_proxy.gateway.bodies.reading import check_body_length
 from tornado_proxy.gateway.context import request_intent
-from tornado_proxy.gateway.model_visibility import usable_model
 from tornado_proxy.http_server.incoming_request import IncomingRequest
 from tornado_proxy.providers.contract import HttpEndpoint, ParsedRequest, RequestView
 from tornado_proxy.providers.shared.free_reader import FreeReader

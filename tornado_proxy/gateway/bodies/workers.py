@@ -1,4 +1,4 @@
-"""The processes that read large request bodies (gateway/body_worker.py), started when they are needed.
+"""The processes that read large request bodies (gateway/bodies/worker.py), started when they are needed.
 
     read ── the caller's turn ── a free worker ── a thread: task and body into the pipe, result out ──> ParsedRequest
                                                     │   a recording's memory is shared, not copied (shared_body.py)
@@ -23,8 +23,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 from tornado_proxy.domain.errors import BodyTooLarge, Overloaded
 from tornado_proxy.domain.units import MIB
-from tornado_proxy.gateway.body_messages import BodyResult, BodyTask, encode_message, read_result
-from tornado_proxy.gateway.shared_body import SharedBody
+from tornado_proxy.gateway.bodies.shared_body import SharedBody
+from tornado_proxy.gateway.bodies.worker_messages import BodyResult, BodyTask, encode_message, read_result
 from tornado_proxy.providers.contract import ClientFrame, ParsedRequest
 
 _log = logging.getLogger(__name__)
@@ -206,7 +206,7 @@ def _start() -> tuple[subprocess.Popen[bytes], socket.socket]:
     own, passed = socket.socketpair()
     environment = {name: value for name in _ENVIRONMENT if (value := os.environ.get(name)) is not None}
     process = subprocess.Popen(  # noqa: S603  # this package, and the number of a descriptor
-        [sys.executable, "-P", "-m", "tornado_proxy.gateway.body_worker", str(passed.fileno())],
+        [sys.executable, "-P", "-m", "tornado_proxy.gateway.bodies.worker", str(passed.fileno())],
         pass_fds=[passed.fileno()],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,

@@ -23,10 +23,10 @@ from tests import harness
 from tests.gateway.fakes import Gateway, make_snapshot, request_head
 from tornado_proxy.domain.errors import BodyTooLarge, InvalidBody, Overloaded, RequestError
 from tornado_proxy.domain.units import MIB
-from tornado_proxy.gateway import body_workers
-from tornado_proxy.gateway.body_parsing import BodyParser
-from tornado_proxy.gateway.body_reading import MAX_BYTES_READ_ON_LOOP, MAX_VALUES_READ_ON_LOOP, read_body
-from tornado_proxy.gateway.body_workers import BodyWorkers
+from tornado_proxy.gateway.bodies import workers
+from tornado_proxy.gateway.bodies.parsing import BodyParser
+from tornado_proxy.gateway.bodies.reading import MAX_BYTES_READ_ON_LOOP, MAX_VALUES_READ_ON_LOOP, read_body
+from tornado_proxy.gateway.bodies.workers import BodyWorkers
 from tornado_proxy.gateway.context import RequestContext
 from tornado_proxy.providers.contract import ClientFrame, HttpEndpoint, ParsedRequest, RequestView, WebSocketEndpoint
 
@@ -62,7 +62,7 @@ def list_workers() -> list[int]:
     children = [
         int(number) for task in Path("/proc/self/task").iterdir() for number in (task / "children").read_text().split()
     ]
-    return [number for number in children if b"body_worker" in Path(f"/proc/{number}/cmdline").read_bytes()]
+    return [number for number in children if b"bodies.worker" in Path(f"/proc/{number}/cmdline").read_bytes()]
 
 
 def read_environment(worker: int) -> bytes:
@@ -323,8 +323,8 @@ def read_pipe_bytes(worker: int) -> int:
 
 
 def test_body_that_takes_too_long_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(body_workers, "MAX_READ_S", 0.0)
-    monkeypatch.setattr(body_workers, "MAX_READ_S_PER_MIB", 0.0)
+    monkeypatch.setattr(workers, "MAX_READ_S", 0.0)
+    monkeypatch.setattr(workers, "MAX_READ_S_PER_MIB", 0.0)
     context = make_context()
     body = json.dumps({"model": "gpt-5.4", "messages": [LINES]}).encode()
 
@@ -355,7 +355,7 @@ def test_caller_waits_for_its_own_bodies_and_others_do_not() -> None:
         workers = BodyWorkers()
         order: list[str] = []
 
-        async def read(caller: body_workers.CallerKey, name: str) -> None:
+        async def read(caller: workers.CallerKey, name: str) -> None:
             async with workers.turn(caller):
                 order.append(name)
 

@@ -9,10 +9,10 @@ from decimal import Decimal
 
 from msgspec import structs
 
-from tests.gateway.test_budgets import BUDGET, MONTH, authenticate, open_gateway
+from tests.gateway.budgets.test_gate import BUDGET, MONTH, authenticate, open_gateway
 from tornado_proxy.domain.budget import TOKEN_TOTAL, Budget, BudgetChange
 from tornado_proxy.domain.state import State
-from tornado_proxy.gateway.reservations import make_check
+from tornado_proxy.gateway.budgets.reservations import make_check
 
 PER_TOKEN = Budget(TOKEN_TOTAL, Decimal(9))
 OF_TOKEN = Budget(TOKEN_TOTAL, Decimal(2), subject="t1")

@@ -1,8 +1,8 @@
 """Decodes a complete request body and has it read: here if that is quick, else by a worker process.
 
-body ── small ──> read_small (body_reading.py), without this file
+body ── small ──> read_small (reading.py), without this file
      ── a few long texts ──> the rest is read on the event loop (providers/shared/body_outline.py)
-     ── quick to read (body_reading.py) ──> read on the event loop
+     ── quick to read (reading.py) ──> read on the event loop
      ── a form without a recording ──> its fields are read in a thread (wire/form_outline.py)
      ── else: the caller's turn ── decode in a thread ───> a worker reads it
 """
@@ -16,12 +16,12 @@ from msgspec.structs import replace
 
 from tornado_proxy.domain.errors import BodyTooLarge
 from tornado_proxy.domain.units import MIB
-from tornado_proxy.gateway.body_buffers import BodyBuffer, BodyBuffers
-from tornado_proxy.gateway.body_messages import BodyTask
-from tornado_proxy.gateway.body_reading import find_body_limit, is_quick, read_content_type, read_here
-from tornado_proxy.gateway.body_workers import BodyWorkers, CallerKey
+from tornado_proxy.gateway.bodies.buffers import BodyBuffer, BodyBuffers
+from tornado_proxy.gateway.bodies.reading import find_body_limit, is_quick, read_content_type, read_here
+from tornado_proxy.gateway.bodies.shared_body import MIN_SHARED_BYTES, SharedBody, open_shared_body
+from tornado_proxy.gateway.bodies.worker_messages import BodyTask
+from tornado_proxy.gateway.bodies.workers import BodyWorkers, CallerKey
 from tornado_proxy.gateway.context import RequestContext
-from tornado_proxy.gateway.shared_body import MIN_SHARED_BYTES, SharedBody, open_shared_body
 from tornado_proxy.providers.contract import (
     ClientFrame,
     Endpoint,

@@ -1,7 +1,7 @@
 """A request body in memory that a worker process can map, so that the body is in memory once.
 
     write() ──> memfd ── seal ──> mapped here, read-only: the bytes that are sent to the provider
-                            └───> mapped by the worker, which gets the descriptor (gateway/body_workers.py)
+                            └───> mapped by the worker, which gets the descriptor (gateway/bodies/workers.py)
 
 The kernel frees the memory when the last descriptor and mapping of it are gone, however their processes end.  Seals
 keep a worker that a body has taken over from changing or truncating the body that is sent.

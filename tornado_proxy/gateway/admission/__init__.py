@@ -1,0 +1,1 @@
+"""Admits requests, upgrades and frames: models, prices, objects, capacity, stops."""

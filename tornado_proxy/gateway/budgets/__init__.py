@@ -1,0 +1,1 @@
+"""Budgets and limits of requests: reserved, refused, reported and stopped."""
