@@ -28,6 +28,8 @@ from tornado_proxy.ledger.reports.record_sums import sum_records
 from tornado_proxy.ledger.reports.records_query import UsageFilter
 from tornado_proxy.ledger.rollups import roll_up
 from tornado_proxy.ledger.schema import prepare
+from tornado_proxy.ledger.sums_rebuild import END_OF_TIME
+from tornado_proxy.ledger.sums_verification import verify_sums
 
 #: The endpoint, basis and total of each entry, as the versions that wrote them print them.
 CHAT, RESPONSES, BATCHES = "/v1/chat/completions", "/v1/responses", "/v1/messages/batches"
@@ -108,6 +110,8 @@ def test_sums_of_an_upgraded_ledger_are_those_of_its_records(earlier: LedgerUnde
         (PROJECT,): (Decimal("0.004863222000"), 1),
         (OTHER_PROJECT,): (Decimal("0.000015435000"), 0),
     }
+    days = verify_sums(make_backend(earlier.address), "", END_OF_TIME)
+    assert [(day.records, day.total, list(day.differences)) for day in days] == [(12, Decimal("0.004878657000"), [])]
 
 
 def test_second_start_after_an_upgrade_changes_no_table(earlier: LedgerUnderTest) -> None:

@@ -1,10 +1,11 @@
-"""`tornado-proxy ledger`: sums by hour and day, archives of old records, and their removal."""
+"""`tornado-proxy ledger`: sums by hour and day and their verification, archives of old records, and their removal."""
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -12,14 +13,16 @@ import click
 
 from tornado_proxy.cli.config_lookup import exit_on_errors, find_ledger
 from tornado_proxy.cli.config_option import config_option
+from tornado_proxy.cli.format_option import format_option
+from tornado_proxy.cli.verified_sums import print_verified
 from tornado_proxy.ledger.archives.archiving import archive_records, verify_archives
 from tornado_proxy.ledger.archives.files import ArchiveError
 from tornado_proxy.ledger.archives.pruning import prune_records
 from tornado_proxy.ledger.backends import make_backend
 from tornado_proxy.ledger.database import StoreError
-from tornado_proxy.ledger.rollups import rebuild as rebuild_sums
-from tornado_proxy.ledger.rollups import roll_up
 from tornado_proxy.ledger.schema import prepare
+from tornado_proxy.ledger.sums_rebuild import END_OF_TIME, catch_up
+from tornado_proxy.ledger.sums_rebuild import rebuild as rebuild_sums
 
 #: Days that records stay in the ledger at least: budgets of the month are compared with them.
 MIN_KEPT_DAYS = 35
@@ -37,32 +40,55 @@ _FOLDER = click.option(
 )
 
 
+_DAY = click.DateTime(["%Y-%m-%d"])
+_SINCE = click.option("--since", type=_DAY, help="The first day (UTC); default: that of the first record.")
+_UNTIL = click.option("--until", type=_DAY, help="The day after the last one; default: no limit.")
+
+#: The first day, and the day after the last one.
+_Days = tuple[str, str]
+_ALL_DAYS: _Days = ("", END_OF_TIME)
+
+
+def _days_option(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options --since and --until, which are the parameter `days`."""
+
+    @functools.wraps(command)
+    def run(*, since: datetime | None, until: datetime | None, **options: object) -> None:
+        first = f"{since:%Y-%m-%d}" if since else _ALL_DAYS[0]
+        command(days=(first, f"{until:%Y-%m-%d}" if until else _ALL_DAYS[1]), **options)
+
+    return _SINCE(_UNTIL(run))
+
+
 @click.group()
 def ledger() -> None:
-    """Sum, archive and prune the records of a large ledger."""
+    """Sum, verify, archive and prune the records of a large ledger."""
 
 
 @ledger.command()
 @_CONFIG
 @_LEDGER
-@click.option("--rebuild", is_flag=True, help="Make all sums again; without it, add the records that they lack.")
-def rollup(config: Path, url: str | None, *, rebuild: bool) -> None:
+@click.option("--rebuild", is_flag=True, help="Make sums again; without it, add the records that they lack.")
+@_days_option
+def rollup(config: Path, url: str | None, days: _Days, *, rebuild: bool) -> None:
     """Add records to the sums by hour and day, which reports read.
 
-    A running server does this itself.  Sums of records that were pruned are kept by --rebuild.
+    A running server does this itself.  Sums of records that were pruned are kept by --rebuild, which makes those of a
+    day in one transaction; --since and --until select days.
 
     \b
     Example:
-      tornado-proxy ledger rollup --rebuild
+      tornado-proxy ledger rollup --rebuild --since 2026-11-28 --until 2026-11-29
     """
+    if days != _ALL_DAYS and not rebuild:
+        raise click.UsageError("--since and --until select the days of --rebuild; without it all records are added")
     with _exit_on_faults():
         backend = make_backend(find_ledger(config, url))
         with contextlib.closing(backend.connect(create=False)) as db:
             prepare(db, backend)  # an earlier version may have made the tables
             if rebuild:
-                rebuild_sums(db, backend.dialect)
-            while roll_up(db, backend.dialect):
-                pass
+                rebuild_sums(db, backend.dialect, *days)
+            catch_up(db, backend.dialect)
             ((rows,),) = db.fetch_rows("SELECT count(*) FROM rollups")
     click.echo(f"ok: {rows} sums")
 
@@ -96,21 +122,43 @@ def archive(config: Path, url: str | None, before: datetime, folder: Path) -> No
 @ledger.command()
 @_CONFIG
 @_LEDGER
-@_FOLDER
-@click.option("--alone", is_flag=True, help="Read the archives only, and no ledger.")
-def verify(config: Path, url: str | None, folder: Path, *, alone: bool) -> None:
-    """Verify that archives are as they were written.  Exit with status 1 if they are not.
+@_days_option
+@click.option("--to", "folder", type=click.Path(path_type=Path), help="Verify the archives in this folder instead.")
+@click.option("--alone", is_flag=True, help="With --to: read the archives only, and no ledger.")
+@format_option("text", "json")
+def verify(
+    config: Path,
+    url: str | None,
+    days: _Days,
+    folder: Path | None,
+    output_format: str,
+    *,
+    alone: bool,
+) -> None:
+    """Verify that sums by hour and day are those of the records, or that archives are as they were written.
 
-    Compares each file with its hash and the chain; and with the ledger: its last archive, and its sums of the days that
-    were pruned.
+    Exit with status 1 if they are not.  Servers can run meanwhile.
+
+    Without --to, each sum of each day is compared with the records of that day, and those that differ are printed; days
+    whose records were pruned are left out.  With --to, each file is compared with its hash and the chain; and with the
+    ledger: its last archive, and its sums of the days that were pruned.
 
     \b
     Example:
+      tornado-proxy ledger verify --since 2026-11-01 --until 2026-12-01
       tornado-proxy ledger verify --to /srv/ledger-archive
     """
+    if folder is None:
+        if alone:
+            raise click.UsageError("--alone reads archives; name their folder with --to")
+        with _exit_on_faults():
+            is_right = print_verified(make_backend(find_ledger(config, url)), days, output_format)
+        sys.exit(0 if is_right else 1)
+    if days != _ALL_DAYS or output_format != "text":
+        raise click.UsageError("--since, --until and --format are of sums; leave them out with --to")
     with _exit_on_faults():
-        verified = verify_archives(folder, None if alone else make_backend(find_ledger(config, url)))
-    click.echo(f"ok: {verified.files} files, {verified.records} records, {verified.total:f} USD")
+        archives = verify_archives(folder, None if alone else make_backend(find_ledger(config, url)))
+    click.echo(f"ok: {archives.files} files, {archives.records} records, {archives.total:f} USD")
 
 
 @ledger.command()

@@ -46,7 +46,7 @@ BATCH_SIZE = 2000
 _SETTLED = ("model", "basis", "subtotal", "surcharge", "line_items")
 
 
-def _list_columns(figures: str) -> str:
+def list_columns(figures: str) -> str:
     """Return SQL of RECORD_COLUMNS, with the figures of `figures`: the record, or its settlement."""
     tables = {name: figures if name in _SETTLED else "r" for name in RECORD_COLUMNS}
     columns = {name: f'{table}."{name}"' for name, table in tables.items()}
@@ -54,12 +54,12 @@ def _list_columns(figures: str) -> str:
 
 
 _SELECT = (
-    f"SELECT r.seq, r.started_at, {_list_columns('r')} FROM records r "  # noqa: S608  # names of ours
+    f"SELECT r.seq, r.started_at, {list_columns('r')} FROM records r "  # noqa: S608  # names of ours
     "WHERE r.seq > ? AND r.seq <= ? ORDER BY r.seq LIMIT ?"
 )
 #: The same of settled records, by the number of the change.
 _SELECT_SETTLED = (
-    f"SELECT c.seq, r.started_at, {_list_columns('s')} "  # noqa: S608  # names of ours
+    f"SELECT c.seq, r.started_at, {list_columns('s')} "  # noqa: S608  # names of ours
     "FROM changes c JOIN records r ON r.request_id = c.request_id JOIN settlements s ON s.request_id = c.request_id "
     "WHERE c.kind = 'settlement' AND r.basis = 'pending' AND c.seq > ? AND c.seq <= ? ORDER BY c.seq LIMIT ?"
 )
@@ -87,47 +87,51 @@ _INSERT_SUMS = _insert_sums("rollups", COLUMNS, "span, start, key", SUMS, _CHANG
 _INSERT_ATTRIBUTES = _insert_sums("attribute_sums", ATTRIBUTE_COLUMNS, "name, start, value, key")
 _INSERT_ITEMS = _insert_sums("item_sums", item_rows.COLUMNS, "span, start, key, shape", item_rows.SUMS)
 _INSERT_SHAPES = Insert("item_shapes", item_rows.SHAPE_COLUMNS, "shape")
+#: The same, which corrects the kinds of a shape; each update leaves a dead row on PostgreSQL.
+CORRECT_SHAPES = Insert("item_shapes", item_rows.SHAPE_COLUMNS, "shape", update="kinds = excluded.kinds")
 
 _SELECT_CURSORS = "SELECT name, position FROM cursors WHERE name IN (?, ?, ?)"
 _INSERT_CURSOR = "INSERT INTO cursors (name, position, moved_at) VALUES (?, '0.0', '') ON CONFLICT (name) DO NOTHING"
 _MOVE_CURSOR = "UPDATE cursors SET position = ? WHERE name = ?"
-_SELECT_PRUNED = "SELECT value FROM meta WHERE key = 'pruned_before'"
+SELECT_PRUNED = "SELECT value FROM meta WHERE key = 'pruned_before'"
 _INSERT_SINCE = "INSERT INTO meta (key, value) VALUES (?, ?) ON CONFLICT (key) DO NOTHING"
 
 
 @dataclass(frozen=True, slots=True)
-class _Rows:
+class AddedRows:
     """The rows that add some records to the sums of all cursors."""
 
     sums: SumRows
     items: ItemRows
 
 
-def _insert_main(db: Database, rows: _Rows) -> None:
+def _insert_main(db: Database, rows: AddedRows) -> None:
     db.insert(_INSERT_SUMS, rows.sums.sums)
 
 
-def _insert_details(db: Database, rows: _Rows) -> None:
+def _insert_details(db: Database, rows: AddedRows) -> None:
     db.insert(_INSERT_SUMS, rows.sums.all_people)
     db.insert(_INSERT_ATTRIBUTES, rows.sums.attributes)
 
 
-def _insert_items(db: Database, rows: _Rows) -> None:
+def _insert_items(db: Database, rows: AddedRows) -> None:
     db.insert(_INSERT_SHAPES, rows.items.shapes)
     db.insert(_INSERT_ITEMS, rows.items.sums)
     db.insert(_INSERT_ATTRIBUTES, rows.sums.annotations)
 
 
 #: How each cursor adds rows to its sums; the main one is the first.
-_CURSORS: Mapping[str, Callable[[Database, _Rows], None]] = {
+INSERTS: Mapping[str, Callable[[Database, AddedRows], None]] = {
     CURSOR_NAME: _insert_main,
     DETAILS_CURSOR_NAME: _insert_details,
     ITEMS_CURSOR_NAME: _insert_items,
 }
 
 
-def roll_up(db: Database, dialect: Dialect, limit: int = BATCH_SIZE) -> bool:
+def roll_up(db: Database, dialect: Dialect, limit: int = BATCH_SIZE, *, waits: bool = True) -> bool:
     """Add up to `limit` records and settlements to the sums; return True if there may be more.
+
+    Without `waits` it adds nothing and returns False while another process adds some or makes sums again.
 
     Raises:
         StoreError: the database fails.
@@ -135,45 +139,27 @@ def roll_up(db: Database, dialect: Dialect, limit: int = BATCH_SIZE) -> bool:
     """
     end = _find_end(db, dialect)
     with db.transaction():
-        cursors = _lock_cursors(db, dialect)
+        cursors = lock_cursors(db, dialect, waits=waits)
+        if not cursors:
+            return False
         main = cursors[CURSOR_NAME]
         # A cursor that is behind comes up to where the main one was.
         starts = {position: main for position in cursors.values()} | {main: end}
         more = False
         for start, limit_position in starts.items():
             batch = _read_batch(db, start, limit_position, limit)
-            rows = _make_rows(batch.rows)
+            rows = make_added_rows(batch.rows)
             for name in (name for name, position in cursors.items() if position == start):
-                _CURSORS[name](db, rows)
+                INSERTS[name](db, rows)
                 _move(db, name, start, batch.position)
             more = more or batch.is_full or start != main
     return more
 
 
-def _make_rows(records: Sequence[Sequence[object]]) -> _Rows:
+def make_added_rows(records: Sequence[Sequence[object]]) -> AddedRows:
+    """Return the rows that add records to the sums: seq, start and RECORD_COLUMNS of each record."""
     sums = make_rows(records)
-    return _Rows(sums, make_item_rows(records, sums.keys))
-
-
-def rebuild(db: Database, dialect: Dialect) -> None:
-    """Make the sums again from the records; those of records that were pruned are kept."""
-    while roll_up(db, dialect):
-        pass
-    with db.transaction():
-        position = _lock_cursors(db, dialect)[CURSOR_NAME]
-        pruned = db.fetch_rows(_SELECT_PRUNED)
-        since = str(pruned[0][0]) if pruned else ""
-        for name in _CURSORS:
-            db.run(_MOVE_CURSOR, (str(position), name))
-        for table in ("rollups", "attribute_sums", "item_sums"):
-            db.run(f"DELETE FROM {table} WHERE start >= ?", (since,))  # noqa: S608  # names of ours
-        for sql, end in ((_SELECT, position.record), (_SELECT_SETTLED, position.change)):
-            seq = 0
-            while records := db.fetch_rows(sql, (seq, end, BATCH_SIZE)):
-                seq = _find_last(records)
-                rows = _make_rows([row for row in records if str(row[1]) >= since])
-                for insert in _CURSORS.values():
-                    insert(db, rows)
+    return AddedRows(sums, make_item_rows(records, sums.keys))
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,22 +182,28 @@ def _read_batch(db: Database, after: Position, end: Position, limit: int) -> _Ba
     return _Batch([*records, *settled], Position(max(end.record, after.record), last_change), is_full)
 
 
-def _lock_cursors(db: Database, dialect: Dialect) -> dict[str, Position]:
-    """Return the positions of the cursors, which no other transaction moves before this one has ended."""
-    found = _read_cursors(db, dialect)
-    if len(found) < len(_CURSORS):
+def lock_cursors(db: Database, dialect: Dialect, *, waits: bool = True) -> dict[str, Position]:
+    """Return the positions of the cursors, which no other transaction moves before this one has ended.
+
+    Without `waits`, return none of them if another transaction has locked one.
+    """
+    lock = dialect.row_lock if waits or not dialect.row_lock else f"{dialect.row_lock} SKIP LOCKED"
+    found = _read_cursors(db, lock)
+    if len(found) < len(_read_cursors(db, "")):
+        return {}
+    if len(found) < len(INSERTS):
         # Sums that begin now do not have the records that were pruned.
-        for (before,) in db.fetch_rows(_SELECT_PRUNED):
+        for (before,) in db.fetch_rows(SELECT_PRUNED):
             for name in SINCE_KEYS.keys() - found.keys():
                 db.run(_INSERT_SINCE, (SINCE_KEYS[name], before))
-        for name in _CURSORS:
+        for name in INSERTS:
             db.run(_INSERT_CURSOR, (name,))
-        found = _read_cursors(db, dialect)
-    return {name: found[name] for name in _CURSORS}
+        found = _read_cursors(db, dialect.row_lock)
+    return {name: found[name] for name in INSERTS}
 
 
-def _read_cursors(db: Database, dialect: Dialect) -> dict[str, Position]:
-    rows = db.fetch_rows(f"{_SELECT_CURSORS} ORDER BY name {dialect.row_lock}", tuple(_CURSORS))
+def _read_cursors(db: Database, lock: str) -> dict[str, Position]:
+    rows = db.fetch_rows(f"{_SELECT_CURSORS} ORDER BY name {lock}", tuple(INSERTS))
     return {str(name): Position.parse(str(position)) for name, position in rows}
 
 

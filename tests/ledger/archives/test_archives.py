@@ -27,7 +27,8 @@ from tornado_proxy.ledger.reports.record_sums import sum_records
 from tornado_proxy.ledger.reports.records_page import RecordsQuery
 from tornado_proxy.ledger.reports.records_query import UsageFilter
 from tornado_proxy.ledger.reports.usage_reader_thread import UsageReaderThread
-from tornado_proxy.ledger.rollups import rebuild, roll_up
+from tornado_proxy.ledger.rollups import roll_up
+from tornado_proxy.ledger.sums_rebuild import rebuild
 
 BEFORE = "2026-03-02"
 

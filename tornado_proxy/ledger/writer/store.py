@@ -184,7 +184,7 @@ class Store:
 
     def roll_up(self) -> bool:
         """Add some records to the sums by hour and day; return True if there may be more."""
-        return roll_up(self._open_db, self._backend.dialect)
+        return roll_up(self._open_db, self._backend.dialect, waits=False)
 
     def probe(self, now: datetime) -> None:
         """Write a row, to find out whether the disk is full."""
