@@ -8,6 +8,7 @@ from tornado_proxy.budgets.slices import Slices
 from tornado_proxy.budgets.store import BudgetDatabases, BudgetStore
 from tornado_proxy.domain.ledger_address import LedgerAddress
 from tornado_proxy.ledger.backends import make_backend
+from tornado_proxy.ledger.writer.committed_records import CommittedRecords
 from tornado_proxy.ledger.writer.process_locks import ProcessLocks
 
 #: The end of the name of the file.  The ledger's writer holds the lock of its own file for milliseconds, for which a
@@ -31,7 +32,12 @@ def has_budgets(address: LedgerAddress) -> bool:
 
 
 def open_store(
-    address: LedgerAddress, locks: ProcessLocks, *, fsync: bool = False, slices: Slices | None = None
+    address: LedgerAddress,
+    locks: ProcessLocks,
+    *,
+    fsync: bool = False,
+    slices: Slices | None = None,
+    committed: CommittedRecords | None = None,
 ) -> BudgetStore:
     """Return the budgets of the ledger at `address`, which exists already.
 
@@ -40,6 +46,7 @@ def open_store(
         locks: The lock files of this machine's processes.
         fsync: True if each commit waits until the disk has it.
         slices: The slices of this process, if it has any.
+        committed: The records that this process has just written; they can be passed to one store only.
 
     Raises:
         StoreError: a database cannot be opened.
@@ -51,5 +58,6 @@ def open_store(
         budgets = make_backend(address.with_name(address.name + _FILE_SUFFIX), fsync=fsync).connect(create=True)
     else:
         budgets = ledger
-    databases = BudgetDatabases(budgets, ledger, backend.dialect, locks, backend.make_liveness(ledger, locks))
+    liveness = backend.make_liveness(ledger, locks)
+    databases = BudgetDatabases(budgets, ledger, backend.dialect, locks, liveness, committed or CommittedRecords())
     return BudgetStore(databases, Slices() if slices is None else slices)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
 
@@ -19,6 +19,7 @@ from tornado_proxy.budgets.counters import (
 )
 from tornado_proxy.budgets.ledger_records import CountedRecord, RecordGroup
 from tornado_proxy.budgets.ledger_sums import is_current
+from tornado_proxy.budgets.record_source import RecordSource
 from tornado_proxy.budgets.schema import INSERT_CURSOR, SELECT_CURSOR, SET_CURSOR
 from tornado_proxy.domain.brake import Brake, BrakeLimits
 from tornado_proxy.domain.budget import (
@@ -41,7 +42,10 @@ _SELECT_RESERVATION = (
     "SELECT state, total, subtotal, counters, counted_total, counted_subtotal FROM budget_reservations "
     "WHERE request_id = ?"
 )
-_SELECT_ANY = "SELECT 1 FROM budget_reservations LIMIT 1"
+#: Of requests whose record frees them.  Few: most requests reserve from slices.
+_SELECT_OPEN = (
+    "SELECT request_id FROM budget_reservations WHERE state IN ('open', 'held') AND request_id >= ? AND request_id <= ?"
+)
 _SELECT_AMOUNTS = "SELECT request_id, total, subtotal, counters FROM budget_reservations WHERE request_id IN"
 _SELECT_UNSETTLED = "SELECT request_id FROM budget_reservations WHERE state IN ('pending', 'given_up')"
 _TRACK = (
@@ -63,10 +67,13 @@ _MAX_IDS = 500
 class Folding:
     """Counts the records of one ledger, and the settlements of those whose usage came later."""
 
-    def __init__(self, budgets: Database, ledger: Database, dialect: Dialect) -> None:
+    def __init__(self, budgets: Database, ledger: Database, dialect: Dialect, source: RecordSource) -> None:
         self._budgets = budgets
         self._ledger = ledger
         self._dialect = dialect
+        self._source = source
+        #: Called with the seqs of records that were counted, and their groups.
+        self.on_counted: Callable[[range, Sequence[RecordGroup]], None] = lambda _seqs, _groups: None
         #: True if the reservation of a record without a known cost stays until its period ends.
         self.hold = True
         #: The limits in force; the warnings that were claimed since take_warnings() was called.
@@ -95,22 +102,20 @@ class Folding:
             pass
 
     def fold_batch(self) -> bool:
-        """Count up to 1,000 records that are not counted yet; return True if there may be more."""
+        """Count some of the records that are not counted yet; return True if there are more."""
         last_seq = find_last_seq(self._ledger, self._dialect.wait_for_writers)
         ((counted,),) = self._budgets.fetch_rows(SELECT_CURSOR)
         if int(str(counted)) >= last_seq:
             return False  # most calls end here, without a transaction
         with self._folding() as (cursor, changes):
-            groups = ledger_records.read_after(
-                self._ledger, self._dialect, cursor, last_seq, by_second=bool(self.brakes)
-            )
+            groups, reached = self._source.read(cursor, last_seq, by_second=bool(self.brakes))
             self._count(groups, changes)
             self._end_reservations(groups, changes)
             if self.brakes and brakes.count(self._budgets, self.brakes, groups, datetime.now(UTC)):
                 self._has_new_trips = True
-            if groups:
-                self._budgets.run(SET_CURSOR, (str(max(group.last_seq for group in groups)),))
-        return bool(groups)
+            self._budgets.run(SET_CURSOR, (str(reached),))
+        self.on_counted(range(cursor + 1, reached + 1), groups)
+        return reached < last_seq
 
     def fold_settlements(self) -> None:
         """Count the settlements of records whose usage was not known when they were counted."""
@@ -264,9 +269,11 @@ class Folding:
                 self._budgets.run(_SET_STATE, ("pending", *values))
             else:
                 self._budgets.run(_SET_STATE, ("held", *values))
-        if self._budgets.fetch_rows(_SELECT_ANY):
-            for start in range(0, len(ended), _MAX_IDS):
-                self._free_all(ended[start : start + _MAX_IDS], changes)
+        if ended:
+            reserved = {str(row[0]) for row in self._budgets.fetch_rows(_SELECT_OPEN, (min(ended), max(ended)))}
+            freed = sorted(reserved.intersection(ended))
+            for start in range(0, len(freed), _MAX_IDS):
+                self._free_all(freed[start : start + _MAX_IDS], changes)
 
     def _free_all(self, request_ids: Sequence[str], changes: CounterChanges) -> None:
         """Free the reservations that exist, with two statements."""

@@ -18,7 +18,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
@@ -36,6 +36,7 @@ from tornado_proxy.domain.errors import LedgerUnavailable
 from tornado_proxy.domain.ledger_address import LedgerAddress
 from tornado_proxy.domain.rate import RateUnit
 from tornado_proxy.ledger.database import StoreError
+from tornado_proxy.ledger.writer.committed_records import CommittedRecords
 from tornado_proxy.ledger.writer.process_locks import ProcessLocks
 from tornado_proxy.observability import metrics
 
@@ -60,15 +61,18 @@ class BudgetLedger:
 
     Attributes:
         locks: The lock files of this machine's processes, with the id of this one.
+        committed: The records that this process has just written.
     """
 
     address: LedgerAddress
     locks: ProcessLocks
     fsync: bool = False
+    committed: CommittedRecords = field(default_factory=CommittedRecords)
 
     def open(self, slices: Slices | None = None) -> BudgetStore:
-        """Return the budgets, with connections of their own."""
-        return open_store(self.address, self.locks, fsync=self.fsync, slices=slices)
+        """Return the budgets, with connections of their own; those with `slices` count records as they are written."""
+        committed = None if slices is None else self.committed
+        return open_store(self.address, self.locks, fsync=self.fsync, slices=slices, committed=committed)
 
 
 @dataclass(frozen=True, slots=True)

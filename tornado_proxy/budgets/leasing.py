@@ -30,7 +30,7 @@ from tornado_proxy.budgets.counters import (
     make_keys,
     write_counter,
 )
-from tornado_proxy.budgets.ledger_records import LostRequest
+from tornado_proxy.budgets.ledger_records import LostRequest, RecordGroup
 from tornado_proxy.budgets.slices import LeasedRequest, Slices
 from tornado_proxy.domain.budget import CounterKind
 from tornado_proxy.domain.usage import Basis
@@ -165,6 +165,14 @@ class Leasing:
             self._take_back()
         self._seen = max(self._seen, cursor)
 
+    def note_counted(self, seqs: range, groups: Iterable[RecordGroup], *, hold: bool) -> None:
+        """Drop requests whose records this process has counted: those with `seqs`; `hold` as for sync()."""
+        if seqs.start > self._seen + 1:
+            return  # another process has counted some before; sync() looks for all
+        for group in groups if self._slices.requests else ():
+            self._drop(group.basis, group.request_ids, hold=hold)
+        self._seen = max(self._seen, seqs.stop - 1)
+
     def return_idle(self, keys: Collection[CounterKey], *, hold: bool) -> bool:
         """Give back what this process has idle of counters; return True if it had anything."""
         was_idle = self._slices.return_idle(keys)
@@ -209,10 +217,13 @@ class Leasing:
             return
         for ended in ledger_records.read_ended(self._ledger, self._dialect, self._seen, cursor):
             self._slices.count(ended.settled)
-            for basis, request_ids in ((Basis.UNSETTLED, ended.unsettled), (Basis.PENDING, ended.pending)):
-                counted = self._slices.count(request_ids)
-                if hold or basis is Basis.PENDING:
-                    self._to_hold += [_Counted(*one, basis) for one in counted.items()]
+            self._drop(Basis.UNSETTLED, ended.unsettled, hold=hold)
+            self._drop(Basis.PENDING, ended.pending, hold=hold)
+
+    def _drop(self, basis: Basis, request_ids: Iterable[str], *, hold: bool) -> None:
+        counted = self._slices.count(request_ids)
+        if basis is Basis.PENDING or (basis is Basis.UNSETTLED and hold):
+            self._to_hold += [_Counted(*one, basis) for one in counted.items()]
 
     def _list_recalled(self) -> list[CounterKey]:
         rows = self._budgets.fetch_rows(_SELECT_RECALLED, (self._writer_id,))

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from functools import lru_cache
+from itertools import islice
 from typing import Any
 
 import msgspec
@@ -17,9 +18,10 @@ from tornado_proxy.domain.budget import Amount, Spender
 from tornado_proxy.domain.usage import Basis
 from tornado_proxy.ledger.database import Database
 from tornado_proxy.ledger.dialect import Dialect, quote_names
+from tornado_proxy.ledger.writer.committed_records import CommittedBatch
 
 #: Records that one query returns.
-_MAX_ROWS = 1000
+MAX_ROWS = 1000
 
 #: Rows of a query that reads few columns of each.
 _MAX_SPENDS = 10_000
@@ -64,7 +66,7 @@ _SELECT_GROUPS = (
     "{join}(subtotal, ' ') FROM "
     "(SELECT seq, basis, substr(started_at, 1, ?) AS began, substr(ended_at, 1, ?) AS ended, "
     f"{_SPENDER_NAMES}, request_id, total, subtotal FROM records "
-    f"WHERE seq > ? AND seq <= ? ORDER BY seq LIMIT {_MAX_ROWS}) r GROUP BY basis, began, ended, {_SPENDER_NAMES}"
+    f"WHERE seq > ? AND seq <= ? ORDER BY seq LIMIT {MAX_ROWS}) r GROUP BY basis, began, ended, {_SPENDER_NAMES}"
 )
 _SELECT_SPENDS = (
     f"SELECT seq, total, subtotal, substr(started_at, 1, 13), {quote_names(_SPENDER_COLUMNS)} FROM records "  # noqa: S608
@@ -114,7 +116,7 @@ class RecordGroup:
     Attributes:
         last_seq: The seq of the last of them.
         began: The hour, or the second, in which they began; `ended` is None or the second.
-        totals, subtotals: Their amounts, separated by spaces.
+        totals, subtotals: Their amounts.
     """
 
     last_seq: int
@@ -123,12 +125,12 @@ class RecordGroup:
     ended: datetime | None
     spender: Spender
     request_ids: Sequence[str]
-    totals: str
-    subtotals: str
+    totals: Sequence[str]
+    subtotals: Sequence[str]
 
     def sum(self, amount: Amount) -> Decimal:
         """Return the sum of the records."""
-        return _sum_texts(self.totals if amount is Amount.TOTAL else self.subtotals)
+        return sum(map(Decimal, self.totals if amount is Amount.TOTAL else self.subtotals), Decimal(0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,18 +194,38 @@ def read_after(
     """
     sql = _SELECT_GROUPS.replace("{join}", dialect.join_texts)
     lengths = _SECONDS if by_second else _HOURS
-    return [_make_group(row) for row in ledger.fetch_rows(sql, (*lengths, seq, last_seq))]
+    return [_make_read_group(row) for row in ledger.fetch_rows(sql, (*lengths, seq, last_seq))]
 
 
-def _make_group(row: tuple[Any, ...]) -> RecordGroup:
-    last_seq, basis, began, ended, *spender, request_ids, totals, subtotals = row
+def group_committed(batches: Iterable[CommittedBatch], *, by_second: bool = False) -> list[RecordGroup]:
+    """Return the records of transactions as groups; `by_second` is that of read_after()."""
+    begin, end = _SECONDS if by_second else _HOURS
+    last_seq = 0
+    members: defaultdict[tuple[str, str, tuple[Any, ...]], list[tuple[Any, ...]]] = defaultdict(list)
+    for batch in batches:
+        last_seq = batch.seqs[-1]
+        for row in batch.rows:
+            members[row[3][:begin], row[4][:end], row[5:]].append(row)
+    return [
+        _make_group((last_seq, basis, began, ended, *spender, *islice(zip(*rows, strict=True), 3)))
+        for (began, ended, (basis, *spender)), rows in members.items()
+    ]
+
+
+def _make_read_group(row: tuple[Any, ...]) -> RecordGroup:
+    *values, request_ids, totals, subtotals = row
+    return _make_group((*values, request_ids.split("\n"), totals.split(" "), subtotals.split(" ")))
+
+
+def _make_group(values: tuple[Any, ...]) -> RecordGroup:
+    last_seq, basis, began, ended, *spender, request_ids, totals, subtotals = values
     return RecordGroup(
         last_seq,
         Basis(basis),
         datetime.fromisoformat(began + _ENDS[len(began)]),
         datetime.fromisoformat(f"{ended}Z") if ended else None,
         make_spender(tuple(spender)),
-        request_ids.split("\n"),
+        request_ids,
         totals,
         subtotals,
     )

@@ -362,10 +362,19 @@ class Slices:
 
 
 def _sum_by_slice(requests: Iterable[LeasedRequest]) -> Mapping[Slice, Decimal]:
-    sums: defaultdict[Slice, Decimal] = defaultdict(Decimal)
+    # Most requests share their claims with others.
+    by_claims: dict[tuple[_Claim, ...], list[Decimal]] = {}
     for request in requests:
-        for claim in request.claims:
-            sums[claim.slice] += request.total if claim.is_total else request.subtotal
+        amounts = by_claims.get(request.claims)
+        if amounts is None:
+            by_claims[request.claims] = [request.total, request.subtotal]
+        else:
+            amounts[0] += request.total
+            amounts[1] += request.subtotal
+    sums: defaultdict[Slice, Decimal] = defaultdict(Decimal)
+    for claims, (total, subtotal) in by_claims.items():
+        for claim in claims:
+            sums[claim.slice] += total if claim.is_total else subtotal
     return sums
 
 

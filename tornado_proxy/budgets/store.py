@@ -19,7 +19,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from decimal import Decimal
 
@@ -40,8 +40,10 @@ from tornado_proxy.budgets.counters import (
 from tornado_proxy.budgets.dead_processes import DeadProcesses
 from tornado_proxy.budgets.folding import Folding
 from tornado_proxy.budgets.leasing import Leasing
+from tornado_proxy.budgets.ledger_records import RecordGroup
 from tornado_proxy.budgets.rate_leasing import RateLeasing
 from tornado_proxy.budgets.rates import NOTHING_USED, LockedBuckets, RateEnd, Rates
+from tornado_proxy.budgets.record_source import RecordSource
 from tornado_proxy.budgets.schema import create_tables
 from tornado_proxy.budgets.slices import Slices, key_budgets
 from tornado_proxy.domain.budget import (
@@ -59,6 +61,7 @@ from tornado_proxy.domain.budget import (
 from tornado_proxy.ledger.database import Database, Liveness, StoreError
 from tornado_proxy.ledger.dialect import Dialect, Insert, Values
 from tornado_proxy.ledger.rows import format_time
+from tornado_proxy.ledger.writer.committed_records import CommittedRecords
 from tornado_proxy.ledger.writer.process_locks import ProcessLocks
 
 _INSERT = Insert(
@@ -104,13 +107,17 @@ class OpenReservation:
 
 @dataclass(frozen=True, slots=True)
 class BudgetDatabases:
-    """The database of the budgets and the ledger, which PostgreSQL has in one, with the processes that write them."""
+    """The database of the budgets and the ledger, which PostgreSQL has in one, with the processes that write them.
+
+    `committed` has the records that this process has just written, for one store.
+    """
 
     budgets: Database
     ledger: Database
     dialect: Dialect
     locks: ProcessLocks
     liveness: Liveness
+    committed: CommittedRecords = field(default_factory=CommittedRecords)
 
 
 class BudgetStore:
@@ -126,12 +133,14 @@ class BudgetStore:
         self._budgets = databases.budgets
         self._row_lock = databases.dialect.row_lock
         self.rates = Rates(databases.budgets, databases.dialect, databases.locks.writer_id)
-        self.folding = Folding(databases.budgets, databases.ledger, databases.dialect)
+        source = RecordSource(databases.ledger, databases.dialect, databases.committed)
+        self.folding = Folding(databases.budgets, databases.ledger, databases.dialect, source)
         self.folding.begin()
         self._slices = slices
         self.leasing = Leasing(
             databases.budgets, databases.ledger, databases.dialect, databases.locks.writer_id, slices
         )
+        self.folding.on_counted = self._note_counted
         self.rate_leasing = RateLeasing(
             databases.budgets, databases.dialect, databases.locks.writer_id, self.rates, slices.rates
         )
@@ -236,6 +245,9 @@ class BudgetStore:
     def has_slices(self) -> bool:
         """True if this process has leased anything, or is about to."""
         return bool(self._slices.slices or self._slices.requests or self._slices.rates.slices)
+
+    def _note_counted(self, seqs: range, groups: Sequence[RecordGroup]) -> None:
+        self.leasing.note_counted(seqs, groups, hold=self.folding.hold)
 
     def sync_leases(self) -> None:
         """Lease, trim and give back slices of counters and limits."""

@@ -113,10 +113,13 @@ class SqliteDatabase:
 
     # The transaction turns the faults of both into StoreErrors.
 
-    def insert(self, insert: Insert, rows: Sequence[Values]) -> None:
-        """Insert rows in a transaction."""
+    def insert(self, insert: Insert, rows: Sequence[Values]) -> range | None:
+        """Insert rows in a transaction; return their numbers, which are consecutive, if none was ignored."""
+        inserted, last = 0, None
         for sql, values in make_inserts(insert, rows):
-            self._db.execute(sql, values)
+            cursor = self._db.execute(sql, values)
+            inserted, last = inserted + cursor.rowcount, cursor.lastrowid
+        return range(last - inserted + 1, last + 1) if last is not None and inserted == len(rows) else None
 
     def delete(self, table: str, column: str, values: Sequence[object]) -> None:
         """Delete the rows whose column has one of the values, in a transaction."""
