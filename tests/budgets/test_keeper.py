@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from msgspec import structs
+from prometheus_client import REGISTRY
 
 from tests.budgets.conftest import CALLER, MONTH, BudgetsUnderTest, record, reservation, usd
 from tornado_proxy.budgets import schedule
@@ -136,7 +137,9 @@ def test_request_of_a_process_that_died_before_it_was_sent_is_freed(budgets: Bud
 
 
 @pytest.mark.parametrize("budgets", ["sqlite"], indirect=True)
-def test_fault_of_the_database_refuses_requests_until_it_ends(budgets: BudgetsUnderTest, tmp_path: Path) -> None:
+def test_fault_of_the_database_refuses_requests_until_it_ends(
+    budgets: BudgetsUnderTest, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     locker = sqlite3.connect(tmp_path / "ledger.db-budgets", isolation_level=None)
 
     async def run() -> None:
@@ -144,6 +147,9 @@ def test_fault_of_the_database_refuses_requests_until_it_ends(budgets: BudgetsUn
             locker.execute("BEGIN IMMEDIATE")
             with pytest.raises(LedgerUnavailable, match="another program holds the file"):
                 await keeper.reserve(reservation("a", "0.3", BUDGET, at=now()))
+            assert REGISTRY.get_sample_value("llm_proxy_budgets_healthy") == 0
+            with pytest.raises(LedgerUnavailable, match="another program holds the file"):
+                await keeper.reserve(reservation("c", "0.3", BUDGET, at=now()))
             locker.execute("ROLLBACK")
             async with asyncio.timeout(WAIT_S):
                 while True:
@@ -153,11 +159,17 @@ def test_fault_of_the_database_refuses_requests_until_it_ends(budgets: BudgetsUn
                         continue
                     break
             await wait_for_figures(keeper, "0", "0.2")
+            assert REGISTRY.get_sample_value("llm_proxy_budgets_healthy") == 1
 
     try:
         asyncio.run(run())
     finally:
         locker.close()
+    lines = [line.getMessage() for line in caplog.records if line.name == "tornado_proxy.budgets.keeper"]
+    assert [line for line in lines if "compared" not in line] == [
+        "the budgets cannot be written",
+        "the budgets can be written again",
+    ]
 
 
 def test_database_that_cannot_be_opened_is_reported(tmp_path: Path) -> None:

@@ -8,6 +8,8 @@ import logging
 import os
 import resource
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -165,3 +167,14 @@ def test_line_after_a_full_disk_begins_on_a_line_of_its_own(tmp_path: Path, monk
     output.stop()
 
     assert path.read_text().splitlines() == ["x" * 1000, "next"]
+
+
+def test_warnings_of_the_database_driver_are_left_to_the_ledger_s_own_lines() -> None:
+    program = (
+        "import logging; from tornado_proxy.observability import logs; writer = logs.start('INFO'); "
+        "driver = logging.getLogger('psycopg'); driver.warning('broken'); driver.error('fault'); writer.stop()"
+    )
+
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
+
+    assert [json.loads(line)["message"] for line in run.stderr.splitlines()] == ["fault"]

@@ -107,6 +107,8 @@ class BudgetKeeper:
         self._reader = ReportReader(self._open_to_count)
         #: In the thread.
         self._decisions = Decisions(self._answer)
+        #: Why the budgets cannot be written, None while they can.
+        self._fault: str | None = None
 
     async def open(self, plan: CounterPlan) -> None:
         """Open the budgets and count the kinds that a configuration needs.
@@ -299,6 +301,7 @@ class BudgetKeeper:
                     schedule.expect_leases()
                 self._serve(store, work)
                 schedule.run(store)
+                self._note_success()
                 found = (store.folding.take_warnings(), schedule.find_untold(store), schedule.find_brakes(store))
                 if any(found):
                     with contextlib.suppress(RuntimeError):  # the loop is closed
@@ -338,9 +341,18 @@ class BudgetKeeper:
         with contextlib.suppress(RuntimeError):  # the loop is closed
             self._running_loop.call_soon_threadsafe(_set_results, results)
 
+    def _note_success(self) -> None:
+        if self._fault is not None:
+            self._fault = None
+            metrics.BUDGETS_HEALTHY.set(1)
+            _log.warning("the budgets can be written again")
+
     def _fail(self, work: Work, error: Exception) -> None:
         reason = str(error) if isinstance(error, StoreError) else repr(error)
-        _log.error("the budgets cannot be written", extra={"reason": reason})
+        if reason != self._fault:  # not at each attempt to connect again
+            _log.error("the budgets cannot be written", extra={"reason": reason})
+        self._fault = reason
+        metrics.BUDGETS_HEALTHY.set(0)
         unavailable = LedgerUnavailable(f"no new requests with a budget while the budgets cannot be written: {reason}")
         work.reserves += self._decisions.take_waiting()
         waiting: list[Demand | Read] = [*work.reserves, *work.reads]

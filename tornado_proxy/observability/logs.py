@@ -295,4 +295,6 @@ def start(level: str) -> LineWriter:
     root = logging.getLogger()
     root.handlers[:] = [writer]
     root.setLevel(level)
+    # It warns of each pipeline that breaks with its connection.  The ledger says once why the connection broke.
+    logging.getLogger("psycopg").setLevel(logging.ERROR)
     return writer

@@ -176,6 +176,10 @@ PRICES_CHECKED = Gauge(
 READER_FAILURES = Counter("llm_proxy_reader_failures_total", "Usage readers that failed; their responses were relayed")
 TASK_FAILURES = Counter("llm_proxy_task_failures_total", "Background tasks that failed", ["task"])
 LEDGER_HEALTHY = Gauge("llm_proxy_ledger_healthy", "1 if the ledger can be written, 0 while new requests get 503")
+BUDGETS_HEALTHY = Gauge(
+    "llm_proxy_budgets_healthy", "1 if the budgets can be written, 0 while requests with a budget or a limit get 503"
+)
+BUDGETS_HEALTHY.set(1)  # until they fail; nothing is written while no project has a budget
 LEDGER_PENDING = Gauge("llm_proxy_ledger_pending", "Ledger writes that wait for a commit")
 BUDGET_DIFFERENCE = Gauge(
     "llm_proxy_budget_difference_usd", "USD by which budget counters differed from the ledger when last compared"
