@@ -24,8 +24,9 @@ projects, prices and secrets. `tornado-proxy check --config FILE` reports all fa
 key and rule, and exits with 1 if there are any. `tornado-proxy serve` does not start with such a fault, and a reload
 keeps the active configuration.
 
-A setting inside others is written with dots, `[]` for each entry of a list, and `NAME` for a key that you choose:
-`projects[].members[].user`.
+[conf/proxy.yaml](../conf/proxy.yaml) and [conf/projects.yaml](../conf/projects.yaml) show the usual settings with
+comments. A setting inside others is written with dots, `[]` for each entry of a list, and `NAME` for a key that you
+choose: `projects[].members[].user`.
 
 A minimal configuration:
 
