@@ -1,4 +1,4 @@
-"""Descriptions of tokens; tests/cli/test_credentials.py has those of the command."""
+"""Descriptions of tokens; tests/cli/projects/test_credentials.py has those of the command."""
 
 from __future__ import annotations
 

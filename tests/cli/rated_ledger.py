@@ -11,7 +11,7 @@ from click.testing import CliRunner, Result
 
 from tests.reports.rated_records import PRICES, rated_record
 from tornado_proxy.cli import main
-from tornado_proxy.cli.config_lookup import load_prices
+from tornado_proxy.cli.options.config_lookup import load_prices
 from tornado_proxy.domain.record import RequestRecord
 from tornado_proxy.ledger.backends import make_ledger
 

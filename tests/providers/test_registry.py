@@ -37,7 +37,7 @@ NAMED = re.compile(rf"[\w./*-]*(?:{'|'.join(NAMES)})[\w./*-]*", re.IGNORECASE)
 
 #: Words in code outside the registry that name a provider, with the reason.
 NAMED_ELSEWHERE = {
-    ("cli/credentials.py", "openai/*"): "help: an example of a model pattern",
+    ("cli/projects/credentials.py", "openai/*"): "help: an example of a model pattern",
     ("config/reference.py", "openai"): "documentation: an example of a configuration",
     ("config/reference.py", "//api.openai.com"): "documentation: an example of a configuration",
     ("config/reference.py", "OPENAI_API_KEY"): "documentation: an example of a configuration",

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from tornado_proxy.cli.config_option import config_option
+from tornado_proxy.cli.options.config_option import config_option
 from tornado_proxy.config.loading import LoadedConfig, read_config
 from tornado_proxy.domain.errors import ConfigError
 from tornado_proxy.pricing.book.price_book import PriceBook

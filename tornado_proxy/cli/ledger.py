@@ -11,9 +11,9 @@ from pathlib import Path
 
 import click
 
-from tornado_proxy.cli.config_lookup import exit_on_errors, find_ledger
-from tornado_proxy.cli.config_option import config_option
-from tornado_proxy.cli.format_option import format_option
+from tornado_proxy.cli.options.config_lookup import exit_on_errors, find_ledger
+from tornado_proxy.cli.options.config_option import config_option
+from tornado_proxy.cli.options.format_option import format_option
 from tornado_proxy.cli.verified_sums import print_verified
 from tornado_proxy.ledger.archives.archiving import archive_records, verify_archives
 from tornado_proxy.ledger.archives.files import ArchiveError

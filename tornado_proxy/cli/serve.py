@@ -12,7 +12,7 @@ import click
 
 from tornado_proxy import event_loop, snapshot
 from tornado_proxy.app import Server
-from tornado_proxy.cli.config_option import config_option
+from tornado_proxy.cli.options.config_option import config_option
 from tornado_proxy.domain.errors import ConfigError, LedgerUnavailable, ListenError
 from tornado_proxy.observability import logs
 from tornado_proxy.observability.logs import LineWriter

@@ -406,7 +406,7 @@ def test_theme_follows_the_terminal_and_a_key(colours: str, theme: str, monkeypa
 
 
 def test_relay_does_not_import_textual() -> None:
-    source = "import sys, tornado_proxy.cli, tornado_proxy.cli.local; print('textual' in sys.modules)"
+    source = "import sys, tornado_proxy.cli, tornado_proxy.cli.local.local; print('textual' in sys.modules)"
 
     assert (
         subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, check=True).stdout == "False\n"

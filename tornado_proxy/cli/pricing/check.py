@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from tornado_proxy.cli.config_lookup import (
+from tornado_proxy.cli.options.config_lookup import (
     PRICES,
     PRICES_CONFIG,
     exit_on_errors,

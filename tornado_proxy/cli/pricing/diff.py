@@ -11,8 +11,8 @@ from typing import IO
 
 import click
 
-from tornado_proxy.cli.config_lookup import PRICES, PRICES_CONFIG, exit_on_errors
-from tornado_proxy.cli.format_option import format_option
+from tornado_proxy.cli.options.config_lookup import PRICES, PRICES_CONFIG, exit_on_errors
+from tornado_proxy.cli.options.format_option import format_option
 from tornado_proxy.cli.pricing.price_lists import FILE, MODELS, ONLY, ListComparison, compare_with
 from tornado_proxy.pricing.lists.comparison import ComparedPrice, Finding
 from tornado_proxy.reports.model_prices import describe_unit

@@ -10,14 +10,14 @@ from typing import Any
 
 import click
 
-from tornado_proxy.cli.config_lookup import (
+from tornado_proxy.cli.file_replacement import replace_file
+from tornado_proxy.cli.options.config_lookup import (
     PRICES,
     PRICES_CONFIG,
     exit_on_errors,
     is_bundled,
     named_config,
 )
-from tornado_proxy.cli.file_replacement import replace_file
 from tornado_proxy.cli.pricing.diff import print_differences
 from tornado_proxy.cli.pricing.price_lists import FILE, MODELS, ONLY, compare_with
 from tornado_proxy.config.price_files import PriceFile, check_price_file, list_valid_documents

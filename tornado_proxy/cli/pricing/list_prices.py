@@ -12,7 +12,7 @@ from pathlib import Path
 import click
 from rich.table import Table
 
-from tornado_proxy.cli.config_lookup import (
+from tornado_proxy.cli.options.config_lookup import (
     PRICES,
     PRICES_CONFIG,
     exit_on_errors,
@@ -21,7 +21,7 @@ from tornado_proxy.cli.config_lookup import (
     named_config,
     read_prices,
 )
-from tornado_proxy.cli.format_option import format_option
+from tornado_proxy.cli.options.format_option import format_option
 from tornado_proxy.cli.tables import print_fitting_table
 from tornado_proxy.domain.usage import Meter
 from tornado_proxy.ledger.rows import format_decimal

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import click
 
-from tornado_proxy.cli.config_lookup import find_prices, named_config, read_prices
+from tornado_proxy.cli.options.config_lookup import find_prices, named_config, read_prices
 from tornado_proxy.config.files import read_document
 from tornado_proxy.domain.document import Document
 from tornado_proxy.domain.units import MIB

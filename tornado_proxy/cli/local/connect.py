@@ -16,9 +16,9 @@ import click
 from click.core import ParameterSource
 
 from tornado_proxy.auth import participant
-from tornado_proxy.cli.config_lookup import exit_on_errors
-from tornado_proxy.cli.duration_param import parse_duration
-from tornado_proxy.cli.login import find_upstream, open_store, run_session_work
+from tornado_proxy.cli.local.login import find_upstream, open_store, run_session_work
+from tornado_proxy.cli.options.config_lookup import exit_on_errors
+from tornado_proxy.cli.options.duration_param import parse_duration
 from tornado_proxy.config.files import read_document
 from tornado_proxy.config.loading import read_project_documents
 from tornado_proxy.config.secrets import list_variables

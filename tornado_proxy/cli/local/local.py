@@ -14,8 +14,8 @@ from urllib.parse import urlsplit
 import click
 
 from tornado_proxy.auth.unverified_token import read_unverified
-from tornado_proxy.cli.local_run import ALL_ADDRESSES, DEFAULT_HOST, TOKEN_VARIABLE, LocalRun, LocalSetup
-from tornado_proxy.cli.login import find_upstream, open_store
+from tornado_proxy.cli.local.local_run import ALL_ADDRESSES, DEFAULT_HOST, TOKEN_VARIABLE, LocalRun, LocalSetup
+from tornado_proxy.cli.local.login import find_upstream, open_store
 from tornado_proxy.domain.errors import NotAuthenticated
 from tornado_proxy.domain.identity import Caller, Secret
 from tornado_proxy.local.access import LocalAccess

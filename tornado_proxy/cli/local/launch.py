@@ -6,9 +6,9 @@ import sys
 
 import click
 
-from tornado_proxy.cli.connect import execute
-from tornado_proxy.cli.local import make_setup
-from tornado_proxy.cli.local_run import DEFAULT_HOST, LocalRun, make_tool_environment
+from tornado_proxy.cli.local.connect import execute
+from tornado_proxy.cli.local.local import make_setup
+from tornado_proxy.cli.local.local_run import DEFAULT_HOST, LocalRun, make_tool_environment
 from tornado_proxy.local.coding_tools import TOOLS, ToolCommand, make_tool_command
 from tornado_proxy.local.folders import find_state_folder
 from tornado_proxy.local.running_proxies import RunningProxy, find_newest

@@ -15,7 +15,7 @@ from typing import IO
 
 import click
 
-from tornado_proxy.cli.config_lookup import (
+from tornado_proxy.cli.options.config_lookup import (
     CONFIG,
     LEDGER,
     PRICES,
@@ -25,9 +25,9 @@ from tornado_proxy.cli.config_lookup import (
     load_prices,
     readable,
 )
-from tornado_proxy.cli.format_option import format_option
+from tornado_proxy.cli.options.format_option import format_option
+from tornado_proxy.cli.options.time_param import TimeParam
 from tornado_proxy.cli.tables import replace_unprintable
-from tornado_proxy.cli.time_param import TimeParam
 from tornado_proxy.ledger.backends import make_backend
 from tornado_proxy.ledger.columns import RECORD_COLUMNS
 from tornado_proxy.ledger.reports.records_query import UsageFilter, read_records

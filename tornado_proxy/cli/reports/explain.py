@@ -9,9 +9,17 @@ from pathlib import Path
 
 import click
 
-from tornado_proxy.cli.config_lookup import CONFIG, LEDGER, PRICES, exit_on_errors, find_ledger, load_prices, readable
-from tornado_proxy.cli.explanation_text import format_explanation
-from tornado_proxy.cli.format_option import format_option
+from tornado_proxy.cli.options.config_lookup import (
+    CONFIG,
+    LEDGER,
+    PRICES,
+    exit_on_errors,
+    find_ledger,
+    load_prices,
+    readable,
+)
+from tornado_proxy.cli.options.format_option import format_option
+from tornado_proxy.cli.reports.explanation_text import format_explanation
 from tornado_proxy.ledger.backends import make_backend
 from tornado_proxy.ledger.database import Backend
 from tornado_proxy.ledger.reports.records_query import Record, UsageFilter, is_running, read_records

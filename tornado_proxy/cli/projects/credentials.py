@@ -19,9 +19,9 @@ from tornado_proxy.auth.token_report import Verification, describe_token
 from tornado_proxy.auth.token_spec import ROLES, TokenSpec, find_pattern_fault, read_spec
 from tornado_proxy.auth.unverified_token import read_unverified
 from tornado_proxy.auth.validity import read_validity
-from tornado_proxy.cli.duration_param import parse_duration
-from tornado_proxy.cli.login import print_token
-from tornado_proxy.cli.secret_files import write_secret
+from tornado_proxy.cli.local.login import print_token
+from tornado_proxy.cli.options.duration_param import parse_duration
+from tornado_proxy.cli.projects.secret_files import write_secret
 from tornado_proxy.config.files import read_document
 from tornado_proxy.config.loading import load_settings
 from tornado_proxy.domain.errors import CallerError, ConfigError

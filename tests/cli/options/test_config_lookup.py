@@ -8,7 +8,7 @@ import click
 import pytest
 import yaml
 
-from tornado_proxy.cli.config_lookup import find_ledger
+from tornado_proxy.cli.options.config_lookup import find_ledger
 from tornado_proxy.domain.errors import ConfigError
 from tornado_proxy.domain.identity import Secret
 from tornado_proxy.domain.ledger_address import PostgresAddress

@@ -12,8 +12,8 @@ import click
 
 from tornado_proxy.auth import api_key
 from tornado_proxy.cli.file_replacement import replace_file
-from tornado_proxy.cli.project_list import CONFIG, list_projects, show_project
-from tornado_proxy.cli.secret_files import write_secret
+from tornado_proxy.cli.projects.project_list import CONFIG, list_projects, show_project
+from tornado_proxy.cli.projects.secret_files import write_secret
 from tornado_proxy.config.files import read_document, resolve_folder
 from tornado_proxy.config.validation import check
 from tornado_proxy.domain.document import Document, list_children

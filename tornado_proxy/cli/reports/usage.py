@@ -13,14 +13,14 @@ from typing import IO
 import click
 from rich.table import Table
 
-from tornado_proxy.cli.budgets import make_table, read_rows
-from tornado_proxy.cli.cache_usage import print_cache_usage
-from tornado_proxy.cli.config_lookup import exit_on_errors, find_ledger, load_prices, readable
-from tornado_proxy.cli.config_option import config_option
-from tornado_proxy.cli.format_option import format_option
+from tornado_proxy.cli.options.config_lookup import exit_on_errors, find_ledger, load_prices, readable
+from tornado_proxy.cli.options.config_option import config_option
+from tornado_proxy.cli.options.format_option import format_option
+from tornado_proxy.cli.options.time_param import TimeParam
+from tornado_proxy.cli.reports.cache_usage import print_cache_usage
+from tornado_proxy.cli.reports.usage_api_client import ApiQuery, fetch_sums, find_project, print_usage, read_token
+from tornado_proxy.cli.state.budgets import make_table, read_rows
 from tornado_proxy.cli.tables import print_fitting_table, print_table, printable_text
-from tornado_proxy.cli.time_param import TimeParam
-from tornado_proxy.cli.usage_api_client import ApiQuery, fetch_sums, find_project, print_usage, read_token
 from tornado_proxy.domain.usage import Basis
 from tornado_proxy.exports import focus
 from tornado_proxy.ledger.backends import make_backend

@@ -15,11 +15,11 @@ import click
 from rich.table import Table
 
 from tornado_proxy.api.stops import show_stop, show_stops
-from tornado_proxy.cli.actor import find_actor
-from tornado_proxy.cli.config_lookup import find_project_ids
-from tornado_proxy.cli.config_option import config_option
-from tornado_proxy.cli.format_option import format_option
-from tornado_proxy.cli.state_store import open_state_store
+from tornado_proxy.cli.options.config_lookup import find_project_ids
+from tornado_proxy.cli.options.config_option import config_option
+from tornado_proxy.cli.options.format_option import format_option
+from tornado_proxy.cli.state.actor import find_actor
+from tornado_proxy.cli.state.state_store import open_state_store
 from tornado_proxy.cli.tables import print_table, printable_text
 from tornado_proxy.domain.errors import NotFound
 from tornado_proxy.domain.stop import Stop, StopTarget

@@ -27,11 +27,11 @@ from tornado_proxy.budgets.selection import (
     parse_until,
     parse_usd,
 )
-from tornado_proxy.cli.actor import find_actor
-from tornado_proxy.cli.budget_lookup import now, open_budgets
-from tornado_proxy.cli.config_option import config_option
-from tornado_proxy.cli.duration_param import parse_duration
-from tornado_proxy.cli.format_option import format_option
+from tornado_proxy.cli.options.config_option import config_option
+from tornado_proxy.cli.options.duration_param import parse_duration
+from tornado_proxy.cli.options.format_option import format_option
+from tornado_proxy.cli.state.actor import find_actor
+from tornado_proxy.cli.state.budget_lookup import now, open_budgets
 from tornado_proxy.cli.tables import print_table, printable_text, replace_unprintable
 from tornado_proxy.domain.budget import Amount, BudgetChange, Period, Scope
 from tornado_proxy.ledger.rows import format_time

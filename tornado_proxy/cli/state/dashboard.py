@@ -8,10 +8,10 @@ from pathlib import Path
 
 import click
 
-from tornado_proxy.cli.actor import find_actor
-from tornado_proxy.cli.config_lookup import find_project_ids
-from tornado_proxy.cli.config_option import config_option
-from tornado_proxy.cli.state_store import open_state_store
+from tornado_proxy.cli.options.config_lookup import find_project_ids
+from tornado_proxy.cli.options.config_option import config_option
+from tornado_proxy.cli.state.actor import find_actor
+from tornado_proxy.cli.state.state_store import open_state_store
 from tornado_proxy.config.files import read_document
 from tornado_proxy.config.settings import ADMIN_PORT, CLIENT_PORT, DEFAULT_HOST
 from tornado_proxy.domain.document import read_section

@@ -11,9 +11,9 @@ import click
 import yaml
 from rich.table import Table
 
-from tornado_proxy.cli.config_lookup import exit_on_errors
-from tornado_proxy.cli.config_option import config_option
-from tornado_proxy.cli.format_option import format_option
+from tornado_proxy.cli.options.config_lookup import exit_on_errors
+from tornado_proxy.cli.options.config_option import config_option
+from tornado_proxy.cli.options.format_option import format_option
 from tornado_proxy.cli.tables import print_table, printable_text
 from tornado_proxy.config.loading import read_project_documents
 

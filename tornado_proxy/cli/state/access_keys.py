@@ -17,12 +17,12 @@ import click
 from rich.table import Table
 
 from tornado_proxy.api.access_keys import show_key, show_keys, show_secret
-from tornado_proxy.cli.actor import find_actor
-from tornado_proxy.cli.config_lookup import find_project_ids
-from tornado_proxy.cli.config_option import config_option
-from tornado_proxy.cli.duration_param import parse_duration
-from tornado_proxy.cli.format_option import format_option
-from tornado_proxy.cli.state_store import open_state_store
+from tornado_proxy.cli.options.config_lookup import find_project_ids
+from tornado_proxy.cli.options.config_option import config_option
+from tornado_proxy.cli.options.duration_param import parse_duration
+from tornado_proxy.cli.options.format_option import format_option
+from tornado_proxy.cli.state.actor import find_actor
+from tornado_proxy.cli.state.state_store import open_state_store
 from tornado_proxy.cli.tables import print_table, printable_text
 from tornado_proxy.domain.identity import ModelPatterns, Secret
 from tornado_proxy.domain.state import AccessKey

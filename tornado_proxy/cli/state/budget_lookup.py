@@ -15,7 +15,7 @@ from typing import Any
 import click
 
 from tornado_proxy.budgets.backends import has_budgets, open_store
-from tornado_proxy.cli.config_lookup import exit_on_errors, find_ledger
+from tornado_proxy.cli.options.config_lookup import exit_on_errors, find_ledger
 from tornado_proxy.config.budgets import build_budgets, build_limits, check_budgets, read_budget_settings
 from tornado_proxy.config.files import read_document
 from tornado_proxy.config.findings import Findings

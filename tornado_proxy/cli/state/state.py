@@ -6,10 +6,10 @@ from pathlib import Path
 
 import click
 
-from tornado_proxy.cli.actor import find_actor
-from tornado_proxy.cli.config_lookup import exit_on_errors
-from tornado_proxy.cli.config_option import config_option
-from tornado_proxy.cli.state_store import open_state_store
+from tornado_proxy.cli.options.config_lookup import exit_on_errors
+from tornado_proxy.cli.options.config_option import config_option
+from tornado_proxy.cli.state.actor import find_actor
+from tornado_proxy.cli.state.state_store import open_state_store
 from tornado_proxy.config.files import read_document
 from tornado_proxy.config.findings import Findings
 from tornado_proxy.config.state import read_key_ring

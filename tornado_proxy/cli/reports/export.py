@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from tornado_proxy.cli.config_lookup import CONFIG, LEDGER, exit_on_errors, find_ledger
+from tornado_proxy.cli.options.config_lookup import CONFIG, LEDGER, exit_on_errors, find_ledger
 from tornado_proxy.domain.identity import Secret
 from tornado_proxy.exports.events import DEFAULT_SOURCE, make_event
 from tornado_proxy.exports.push import Push, PushFailed, push_changes

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from tornado_proxy.cli.config_lookup import exit_on_errors, find_ledger
+from tornado_proxy.cli.options.config_lookup import exit_on_errors, find_ledger
 from tornado_proxy.domain.errors import CallerError
 from tornado_proxy.ledger.backends import make_backend
 from tornado_proxy.ledger.database import StoreError

@@ -1,0 +1,1 @@
+"""Commands that write projects, their keys and their tokens."""
