@@ -189,6 +189,22 @@ def test_records_that_a_program_has_not_read_are_not_pruned(store: LedgerUnderTe
         prune_records(backend, BEFORE, folder)
 
 
+def test_settlements_that_a_program_has_not_read_are_not_pruned(store: LedgerUnderTest, tmp_path: Path) -> None:
+    """The program has read each record, and was stopped before the settlement of one."""
+    record = make_record(make_intent("r1"), basis=Basis.PENDING)
+    fill(store, [record], [settle(record, random.Random(1))])
+    backend, folder = make_backend(store.address), tmp_path / "archive"
+    archive(backend, folder, "2026-03-03")
+    with contextlib.closing(backend.connect(create=False)) as db:
+        db.run("INSERT INTO cursors (name, position, moved_at) VALUES ('push', '1.0', '')")
+
+        with pytest.raises(ArchiveError, match="the cursor push has not read the records yet"):
+            prune_records(backend, "2026-03-03", folder)
+
+        db.run("UPDATE cursors SET position = '1.1' WHERE name = 'push'")
+    assert prune_records(backend, "2026-03-03", folder) == Pruned(1, 0)
+
+
 def rewrite(path: Path, old: bytes, new: bytes) -> None:
     content = gzip.decompress(path.read_bytes())
     assert old in content

@@ -78,7 +78,7 @@ def _prune_some(db: Database, dialect: Dialect, archived: Sequence[ArchivedRecor
         rows = db.fetch_rows(f"{SELECT_ARCHIVED} WHERE r.request_id IN ({marks})", list(by_id))
         found = [split_values(values) for values in rows]
         same = [line for line in found if line == by_id[str(_record(line)["request_id"])]]
-        _check_cursors(db, max((int(str(_record(line)["seq"])) for line in same), default=0))
+        _check_cursors(db, same)
         ((limit,),) = db.fetch_rows("SELECT coalesce(max(value), '') FROM meta WHERE key = ?", (PRUNED_KEY,))
         if same and str(limit) < before:
             # First: from now on no report may read records of that time as if they were all.
@@ -91,10 +91,15 @@ def _prune_some(db: Database, dialect: Dialect, archived: Sequence[ArchivedRecor
     return len(ids)
 
 
-def _check_cursors(db: Database, seq: int) -> None:
-    """Raise ArchiveError if a program that follows the ledger has not read up to `seq`."""
+def _check_cursors(db: Database, lines: Sequence[ArchivedRecord]) -> None:
+    """Raise ArchiveError if a program that follows the ledger has not read some records, or later changes of them."""
+    records = max((int(str(_record(line)["seq"])) for line in lines), default=0)
+    marks = ", ".join("?" * len(lines)) or "NULL"
+    sql = f"SELECT coalesce(max(seq), 0) FROM changes WHERE request_id IN ({marks})"  # noqa: S608
+    ((changes,),) = db.fetch_rows(sql, [_record(line)["request_id"] for line in lines])
     for name, text in db.fetch_rows("SELECT name, position FROM cursors"):
-        if Position.parse(str(text)).record < seq:
+        position = Position.parse(str(text))
+        if position.record < records or position.change < int(str(changes)):
             raise ArchiveError(
                 f"the cursor {name} has not read the records yet; let that program run first, or delete its row "
                 "from the table cursors if nothing uses it any more"
