@@ -56,6 +56,7 @@ from tornado_proxy.http_server.server import AdminPortServer, ClientPortServer
 from tornado_proxy.http_server.tls import make_tls_context
 from tornado_proxy.ledger.backends import make_backend, make_ledger
 from tornado_proxy.ledger.protocol import Ledger
+from tornado_proxy.ledger.reports.usage import UsageQuery, UsageResult
 from tornado_proxy.ledger.writer.group_commit import GroupCommitLedger
 from tornado_proxy.metering.deferred_settlement import DeferredSettlement
 from tornado_proxy.observability import metrics
@@ -93,7 +94,7 @@ class Server:
         self._budgets: BudgetGate | None = None
         self._brakes: SpendBrakes | None = None
         self._client_port: ClientPortServer | None = None
-        self._alerts = AlertSender(self._state, lambda: self._snapshots.current.settings.alerts)
+        self._alerts = AlertSender(self._state, lambda: self._snapshots.current.settings.alerts, self._find_usage)
         self._alert_events = AlertEvents(self._alerts, self._snapshots)
         self._background: list[asyncio.Task[None]] = []
         self._telemetry: Telemetry | None = None
@@ -136,6 +137,10 @@ class Server:
         self._open_ports(services, LiveFeed(running, self._others.list_requests), settings)
         if settings.otlp_endpoint is not None:
             self._telemetry = Telemetry(settings.ledger.address, settings.otlp_endpoint)
+
+    async def _find_usage(self, query: UsageQuery) -> UsageResult:
+        assert self._services is not None, "start() begins the tasks that ask when the ledger is open"
+        return await self._services.ledger.usage(query)
 
     async def _open_budgets(self, ledger: GroupCommitLedger, settings: Settings) -> BudgetGate:
         """Open the budgets and count what the configuration needs."""

@@ -17,6 +17,7 @@ from tornado_proxy.domain.stop import Stop, StopTarget
 from tornado_proxy.key_rotation import KeySetAside
 
 NOW = datetime(2026, 11, 28, 12, 34, 56, tzinfo=UTC)
+HOUR = datetime(2026, 11, 28, 12, tzinfo=UTC)
 MONTH = Interval(datetime(2026, 11, 1, tzinfo=UTC), datetime(2026, 12, 1, tzinfo=UTC))
 ASIDE = KeySetAside("openai", KeyId("main", "f1"), 401, 60.0)
 
@@ -79,15 +80,15 @@ def test_brake_alert_names_the_stop_that_resume_lifts() -> None:
 
 
 def test_unsettled_alert_is_one_in_an_hour() -> None:
-    alert = messages.make_unsettled_alert(12, 10, NOW)
+    alert = messages.make_unsettled_alert(12, 10, HOUR, NOW)
 
     assert read(alert) == {
         "type": "requests.unsettled",
         "timestamp": "2026-11-28T12:34:56.000Z",
         "data": {"requests": 12, "unsettled_per_hour": 10, "start": "2026-11-28T12:00:00.000Z"},
     }
-    assert messages.make_unsettled_alert(50, 10, NOW + timedelta(minutes=25)).key == alert.key
-    assert messages.make_unsettled_alert(50, 10, NOW + timedelta(minutes=26)).key != alert.key
+    assert messages.make_unsettled_alert(50, 10, HOUR, NOW + timedelta(minutes=26)).key == alert.key
+    assert messages.make_unsettled_alert(50, 10, HOUR + timedelta(hours=1), NOW).key != alert.key
 
 
 @pytest.mark.parametrize(

@@ -7,15 +7,25 @@ import contextlib
 import logging
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 
 import pytest
+from msgspec.structs import replace
 
 from tests.alerts.receiver import Receiver, running_receiver
+from tests.ledger.conftest import open_ledger
+from tests.ledger.sample_records import COST, make_intent, make_record
 from tests.state.conftest import MakeStore, address, make_store  # noqa: F401  (fixtures)
 from tornado_proxy.alerts import sender as sender_module
-from tornado_proxy.alerts.sender import AlertSender
+from tornado_proxy.alerts.sender import AlertSender, FindUsage
 from tornado_proxy.config.alerts import AlertSettings
 from tornado_proxy.domain.alert import Alert, AlertType
+from tornado_proxy.domain.ledger_address import LedgerAddress
+from tornado_proxy.domain.record import Settlement
+from tornado_proxy.domain.usage import Basis
+from tornado_proxy.ledger.backends import make_ledger
+from tornado_proxy.ledger.reports.usage import UsageQuery, UsageResult
+from tornado_proxy.ledger.rows import format_time
 from tornado_proxy.state import alert_table
 from tornado_proxy.state.watcher import StateWatcher
 
@@ -27,12 +37,19 @@ def alert(key: str, kind: AlertType = AlertType.PROVIDER_KEY) -> Alert:
     return Alert(kind, key, now, now + timedelta(hours=1), {"key": key})
 
 
+async def find_nothing(query: UsageQuery) -> UsageResult:
+    """Return the usage of a ledger without records."""
+    return UsageResult([], 0, Decimal(0), 0, 0)
+
+
 @contextlib.asynccontextmanager
-async def process(make: MakeStore, settings: AlertSettings) -> AsyncIterator[AlertSender]:
+async def process(
+    make: MakeStore, settings: AlertSettings, find_usage: FindUsage = find_nothing
+) -> AsyncIterator[AlertSender]:
     """Yield the sender of one process, which runs meanwhile."""
     watcher = StateWatcher(make(), lambda state: None)
     await watcher.open()
-    sender = AlertSender(watcher, lambda: settings)
+    sender = AlertSender(watcher, lambda: settings, find_usage)
     task = asyncio.create_task(sender.run())
     try:
         yield sender
@@ -118,7 +135,7 @@ def test_alert_of_a_process_that_ends_is_sent_after_the_next_start(make_store: M
         settings = AlertSettings((receiver.webhook("ops", AlertType.PROVIDER_KEY),))
         watcher = StateWatcher(make_store(), lambda state: None)
         await watcher.open()
-        ending = AlertSender(watcher, lambda: settings)
+        ending = AlertSender(watcher, lambda: settings, find_nothing)
         stored: list[str] = []
         ending.tell(alert("a"), lambda: stored.append("a"))
         ending.tell(alert("b", AlertType.BUDGET), lambda: stored.append("b"))
@@ -168,3 +185,34 @@ def test_messages_that_wait_for_a_webhook_are_bounded(
     # Two did not fit into the queue, and one not into the table.
     assert caplog.messages == ["alert dropped; too many wait"] * 3
     assert keys(receiver) == ["a0", "a1"]
+
+
+def test_requests_whose_cost_turns_out_to_be_unknown_hours_later_are_told_once(
+    make_store: MakeStore,  # noqa: F811
+    address: LedgerAddress,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Their process has died in the next hour, or their provider has not reported a batch."""
+    monkeypatch.setattr(sender_module, "_MINUTE_S", 0.05)
+    hour = datetime.now(UTC).replace(minute=0, second=0, microsecond=0) - timedelta(hours=7)
+    began = [hour + timedelta(minutes=1), hour + timedelta(minutes=59), hour + timedelta(hours=1)]
+    records = [make_record(make_intent(f"r{number}", started_at=at)) for number, at in enumerate(began)]
+    pending = make_record(make_intent("batch", started_at=hour), basis=Basis.PENDING, object_id="b")
+    unknown = [replace(record, basis=Basis.UNSETTLED) for record in records]
+    given_up = Settlement("batch", None, Basis.UNSETTLED, COST, datetime.now(UTC), final=False)
+
+    async def run(receiver: Receiver) -> None:
+        settings = AlertSettings((receiver.webhook(),), unsettled_per_hour=3)
+        async with open_ledger(lambda: make_ledger(address), [*unknown, pending]) as ledger:
+            async with process(make_store, settings, ledger.usage):
+                await ledger.settle(given_up)
+                await wait_for(lambda: bool(receiver.messages))
+            async with process(make_store, settings, ledger.usage) as restarted:
+                restarted.tell(alert("last"))
+                await wait_for(lambda: len(receiver.messages) > 1)
+
+    with running_receiver() as receiver:
+        asyncio.run(run(receiver))
+
+    (found,) = receiver.find(AlertType.UNSETTLED)
+    assert found == {"requests": 3, "unsettled_per_hour": 3, "start": format_time(hour)}

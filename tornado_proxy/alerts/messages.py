@@ -72,9 +72,8 @@ def make_brake_alert(brake: Brake, stop: Stop, project: str | None) -> Alert:
     return Alert(AlertType.BRAKE, f"{AlertType.BRAKE} {stop.id}", at, at + _KEPT, data)
 
 
-def make_unsettled_alert(count: int, limit: int, at: datetime) -> Alert:
-    """Return the alert of `count` requests whose cost is not known, in the hour of `at`."""
-    hour = at.replace(minute=0, second=0, microsecond=0)
+def make_unsettled_alert(count: int, limit: int, hour: datetime, at: datetime) -> Alert:
+    """Return the alert of `count` requests that began in an hour and whose cost is not known."""
     data = {"requests": count, "unsettled_per_hour": limit, "start": format_time(hour)}
     key = f"{AlertType.UNSETTLED} {format_time(hour)}"
     return Alert(AlertType.UNSETTLED, key, at, hour + _HOUR + _KEPT, data)

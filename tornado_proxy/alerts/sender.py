@@ -15,7 +15,7 @@ import asyncio
 import contextlib
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Protocol, TypeVar
@@ -24,7 +24,12 @@ from tornado_proxy.alerts.delivery import DeliveryError, deliver
 from tornado_proxy.alerts.messages import make_message, make_unsettled_alert
 from tornado_proxy.config.alerts import AlertSettings, Webhook
 from tornado_proxy.domain.alert import Alert, AlertType
-from tornado_proxy.domain.errors import LedgerUnavailable
+from tornado_proxy.domain.errors import BadRequest, LedgerUnavailable, Overloaded, RateLimited
+from tornado_proxy.domain.usage import Basis
+from tornado_proxy.ledger.reports.intervals import Interval
+from tornado_proxy.ledger.reports.ranked_usage import list_group_rows
+from tornado_proxy.ledger.reports.records_query import UsageFilter
+from tornado_proxy.ledger.reports.usage import UsageQuery, UsageResult
 from tornado_proxy.ledger.rows import format_time
 from tornado_proxy.observability import metrics
 from tornado_proxy.state import alert_table
@@ -48,7 +53,12 @@ _POLL_S = 1.0
 
 _MINUTE_S = 60.0
 
-_SELECT_UNSETTLED = "SELECT count(*) FROM bills WHERE basis = 'unsettled' AND started_at >= ?"
+#: How long after the begin of a request it is found out that its cost is not known: a process dies in the next hour, or
+#: the results of a batch stay incomplete.  Less than alerts are kept, so that each is sent once.
+_LATE = timedelta(days=2)
+
+#: Returns the usage that a query selects (Ledger.usage).
+FindUsage = Callable[[UsageQuery], Awaitable[UsageResult]]
 
 
 class StateReader(Protocol):
@@ -61,10 +71,13 @@ class StateReader(Protocol):
 class AlertSender:
     """The alerts of one process."""
 
-    def __init__(self, state: StateReader, find_settings: Callable[[], AlertSettings]) -> None:
-        """Keep the state, and the function that returns the settings in force."""
+    def __init__(self, state: StateReader, find_settings: Callable[[], AlertSettings], find_usage: FindUsage) -> None:
+        """Keep the state, and the functions that return the settings in force, and usage."""
         self._state = state
         self._find_settings = find_settings
+        self._find_usage = find_usage
+        #: The starts of the hours whose alert this process has told.
+        self._told_hours: frozenset[datetime] = frozenset()
         #: Alerts, and the function to call when their messages are stored.
         self._queue: deque[tuple[Alert, Callable[[], None]]] = deque()
         self._wake = asyncio.Event()
@@ -117,9 +130,20 @@ class AlertSender:
         now = datetime.now(UTC)
         await self._state.read(lambda store: _forget(store, now))
         if settings.list_receivers(AlertType.UNSETTLED):
-            found = await self._state.read(lambda store: _count_unsettled(store, now))
-            if found >= settings.unsettled_per_hour:
-                self.tell(make_unsettled_alert(found, settings.unsettled_per_hour, now))
+            await self._tell_of_unsettled(settings.unsettled_per_hour, now)
+
+    async def _tell_of_unsettled(self, limit: int, now: datetime) -> None:
+        """Tell of the hours in which many requests began whose cost is not known."""
+        since = now.replace(minute=0, second=0, microsecond=0) - _LATE
+        which = UsageFilter(since=format_time(since), basis=Basis.UNSETTLED.value)
+        # The ledger is busy, or has too much of that time for one query: the next minute asks again.
+        with contextlib.suppress(BadRequest, Overloaded, RateLimited):
+            found = await self._find_usage(UsageQuery(which, Interval.HOUR, group_rows=True))
+            hours = {datetime.fromisoformat(str(row.start)): row.requests for row in list_group_rows(found)}
+            many = {hour: number for hour, number in hours.items() if number >= limit}
+            for hour in sorted(many.keys() - self._told_hours):
+                self.tell(make_unsettled_alert(many[hour], limit, hour, now))
+            self._told_hours = frozenset(many)
 
     async def _store_queue(self, settings: AlertSettings) -> None:
         while self._queue:
@@ -185,10 +209,3 @@ def _set_due(store: StateStore, message: AlertMessage, due_at: datetime | None) 
 def _forget(store: StateStore, now: datetime) -> None:
     with store.writing() as db:
         alert_table.forget_old(db, now)
-
-
-def _count_unsettled(store: StateStore, now: datetime) -> int:
-    """Return the number of requests that began in the hour of `now` and whose cost is not known."""
-    hour = now.replace(minute=0, second=0, microsecond=0)
-    with store.reading() as db:
-        return int(str(db.fetch_rows(_SELECT_UNSETTLED, (format_time(hour),))[0][0]))
