@@ -23,8 +23,8 @@ from tornado_proxy.api.usage_query import OPERATOR_PARAMETERS
 #: Nothing listens there; the admin port needs no provider.
 NOWHERE = "http://127.0.0.1:9"
 
-#: Requests of each kind for each operation: some 10 seconds in all.
-EXAMPLES = 12
+#: Random requests of each kind for each operation, beside the systematic ones of the phase `coverage`.
+EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "6"))
 
 
 @pytest.fixture(scope="module")
