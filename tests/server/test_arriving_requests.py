@@ -207,6 +207,16 @@ async def read_close_frame(opened: Opened) -> tuple[int, str]:
     return struct.unpack("!H", data[2:4])[0], data[4:].decode()
 
 
+async def answer_close_frame(opened: Opened) -> None:
+    """Receive the close frame of a session that the provider has closed, and answer it, as a client does."""
+    head = await asyncio.wait_for(opened[0].readexactly(2), TIMEOUT_S)
+    assert head[0] == 0x88, head
+    code = await opened[0].readexactly(head[1])
+    opened[1].write(bytes([0x88, 0x80 | len(code)]) + b"\0" * 4 + code)
+    assert await asyncio.wait_for(opened[0].read(), TIMEOUT_S) == b""
+    opened[1].close()
+
+
 async def wait_for_close(connection: ServerConnection) -> None:
     await connection.wait_closed()
 
@@ -292,7 +302,7 @@ def test_frames_that_arrive_byte_by_byte_or_together_are_relayed_in_their_order(
             opened[1].write(bytes([byte]))
             await asyncio.sleep(0.001)
         opened[1].write(b"".join(frames[2:]))
-        await read_close_frame(opened)
+        await answer_close_frame(opened)
 
     sessions.run(speak, act)
 
@@ -314,7 +324,7 @@ def test_large_message_in_parts_is_relayed(sessions: ScriptedSessions) -> None:
         for number, part in enumerate(parts):
             sent = frame(part, fin=number == len(parts) - 1)
             opened[1].write(sent if number == 0 else bytes([sent[0] & 0x80]) + sent[1:])
-        await read_close_frame(opened)
+        await answer_close_frame(opened)
 
     sessions.run(speak, act)
 
