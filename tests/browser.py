@@ -65,7 +65,7 @@ class PageServer:
     def running(self) -> Iterator[None]:
         """Serve until the end of the context."""
         with self._server:
-            thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+            thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
             thread.start()
             try:
                 yield

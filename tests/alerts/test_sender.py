@@ -32,6 +32,12 @@ from tornado_proxy.state.watcher import StateWatcher
 WAIT_S = 20.0
 
 
+@pytest.fixture(autouse=True)
+def _frequent_polls(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Look for messages to send 20 times a second, so that no test waits for a poll."""
+    monkeypatch.setattr(sender_module, "_POLL_S", 0.05)
+
+
 def alert(key: str, kind: AlertType = AlertType.PROVIDER_KEY) -> Alert:
     now = datetime.now(UTC)
     return Alert(kind, key, now, now + timedelta(hours=1), {"key": key})
