@@ -30,6 +30,7 @@ from tornado_proxy.metering.container_time import RequestSpan, make_container_ti
 from tornado_proxy.metering.deferred_fetch import DeferredFetch, Ended, Fetched, Missing, make_facts
 from tornado_proxy.metering.passing_usage import PassingUsage
 from tornado_proxy.metering.poll_schedule import Poll, PollSchedule, PollState
+from tornado_proxy.metering.unknown_usage import note_unknown_counts
 from tornado_proxy.observability import metrics
 from tornado_proxy.pricing.book.price_book import Tariff
 from tornado_proxy.providers.contract import DeferredUsage
@@ -314,7 +315,7 @@ def _make_settlement(snapshot: Snapshot, request: PendingRequest, report: UsageR
         cost=cost,
         settled_at=settled_at,
         usage=report.raw,
-        faults=(*report.faults, *cost.faults, *cost.notes),
+        faults=(*report.faults, *cost.faults, *cost.notes, *note_unknown_counts(request.provider, report.raw)),
         estimate_method=report.estimate_method,
         container_time=make_container_time(
             charge.containers,

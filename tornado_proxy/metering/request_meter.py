@@ -22,6 +22,7 @@ from tornado_proxy.domain.request import DeferredRatingFacts, RequestFacts
 from tornado_proxy.domain.usage import Basis, UsageReport
 from tornado_proxy.metering.container_time import RequestSpan, make_container_time
 from tornado_proxy.metering.passing_usage import PassingUsage
+from tornado_proxy.metering.unknown_usage import note_unknown_counts
 from tornado_proxy.observability import metrics
 from tornado_proxy.pricing.book.calculator import bill
 from tornado_proxy.pricing.book.price_book import Charge, Tariff
@@ -213,6 +214,7 @@ def rated_record(
     basis = Basis.UNSETTLED if cost.faults else report.basis
     if basis is Basis.UNSETTLED:
         metrics.UNPRICED.labels(intent.provider).inc()
+    unknown = note_unknown_counts(intent.provider, report.raw)
     return RequestRecord(
         intent=intent,
         model=report.model or facts.model,
@@ -228,7 +230,7 @@ def rated_record(
         objects=report.objects,
         names_object=report.names_object,
         upstream_request_id=end.upstream_request_id,
-        faults=(*([end.broken_by] if end.broken_by else ()), *report.faults, *cost.faults, *cost.notes),
+        faults=(*([end.broken_by] if end.broken_by else ()), *report.faults, *cost.faults, *cost.notes, *unknown),
         deferred_facts=_keep_facts(intent, report, facts, tariff) if basis is Basis.PENDING else None,
         container_time=_time_containers(charge, tariff, intent, end) if charge.containers else None,
     )

@@ -124,6 +124,7 @@ def show_configuration(generation: int, price_dates: Mapping[str, date], keys: I
     for provider, checked in price_dates.items():
         PRICES_CHECKED.labels(provider).set(datetime.combine(checked, time(), UTC).timestamp())
         child(UNPRICED, provider)
+        child(UNKNOWN_USAGE, provider)
         for outcome in Outcome:
             child(REQUESTS, provider, str(outcome))
     for provider, name in keys:
@@ -158,6 +159,9 @@ DURATION = Durations(
     "Seconds from the request to the end of its response",
     ["provider"],
     buckets=DURATION_BUCKETS_S,
+)
+UNKNOWN_USAGE = Counter(
+    "llm_proxy_unknown_usage_total", "Counts in usage whose names this version does not know", ["provider"]
 )
 UNPRICED = Counter("llm_proxy_unpriced_total", "Records with an unknown cost (basis unsettled)", ["provider"])
 PENDING_REQUESTS = Gauge(

@@ -42,6 +42,16 @@ ANTHROPIC = Provider(
     optional_version=True,
     request_id_header="request-id",
     member_rules=RULES,
+    # The usage objects of SDK 2.14.
+    usage_counts=frozenset(
+        {
+            *("input_tokens", "output_tokens", "thinking_tokens"),
+            *("cache_read_input_tokens", "cache_creation_input_tokens"),
+            *("ephemeral_5m_input_tokens", "ephemeral_1h_input_tokens"),
+            *("web_search_requests", "web_fetch_requests"),
+            *("results", "succeeded"),  # the proxy's own statement about a batch
+        }
+    ),
     passed_headers=frozenset({"accept", "content-type", "user-agent", "idempotency-key", "x-client-request-id"}),
     passed_prefixes=("anthropic-", "x-stainless-"),
     # These headers choose which account at Anthropic is billed; only the server's key may choose it.

@@ -73,6 +73,17 @@ OPENAI = Provider(
     member_rules=RULES,
     # Clients written for other hosts of the API add their version, which OpenAI ignores.
     post_parameters=frozenset({"api-version"}),
+    # The usage objects of SDK 3.57, and `tool_usage` of a response.
+    usage_counts=frozenset(
+        {
+            *("prompt_tokens", "completion_tokens", "input_tokens", "output_tokens", "total_tokens"),
+            *("text_tokens", "audio_tokens", "image_tokens", "reasoning_tokens"),
+            *("accepted_prediction_tokens", "rejected_prediction_tokens"),
+            *("cached_tokens", "cached_text_tokens", "cached_audio_tokens", "cached_image_tokens"),
+            *("cache_write_tokens", "ttl_30m_tokens", "ttl_12h_tokens"),
+            *("seconds", "num_requests"),
+        }
+    ),
     passed_headers=frozenset({"accept", "content-type", "user-agent", "idempotency-key", "x-client-request-id"}),
     passed_prefixes=("openai-", "x-stainless-"),
     # These choose the account that OpenAI bills.  The provider key alone decides that, so a client's are dropped.

@@ -1,0 +1,97 @@
+"""Counts that a provider states and no reader knows are noted; every count of the SDKs' usage types is known."""
+
+from __future__ import annotations
+
+import json
+import logging
+import typing
+from collections.abc import Iterator
+from typing import Any
+
+import anthropic.types.beta
+import openai.types
+import openai.types.audio.transcription
+import openai.types.create_embedding_response
+import openai.types.images_response
+import openai.types.realtime
+import openai.types.responses
+import openai.types.responses.response
+import pydantic
+import pytest
+from prometheus_client import REGISTRY
+
+from tornado_proxy.metering import unknown_usage
+from tornado_proxy.metering.unknown_usage import note_unknown_counts
+from tornado_proxy.providers.registry import PROVIDERS
+
+UNKNOWN = "which this version does not know: they are charged only as a part of others"
+
+USAGE_TYPES = (
+    ("openai", openai.types.CompletionUsage),
+    ("openai", openai.types.create_embedding_response.Usage),
+    ("openai", openai.types.responses.ResponseUsage),
+    ("openai", openai.types.responses.response.ToolUsage),
+    ("openai", openai.types.realtime.RealtimeResponseUsage),
+    ("openai", openai.types.images_response.Usage),
+    ("openai", openai.types.audio.transcription.UsageTokens),
+    ("openai", openai.types.audio.transcription.UsageDuration),
+    ("anthropic", anthropic.types.Usage),
+    ("anthropic", anthropic.types.beta.BetaUsage),
+    ("anthropic", anthropic.types.beta.BetaMessageDeltaUsage),
+)
+
+
+def list_counts(kind: object) -> Iterator[str]:
+    """Yield the names of all numbers in an SDK's type, at any depth."""
+    if isinstance(kind, type) and issubclass(kind, pydantic.BaseModel):
+        for name, field in kind.model_fields.items():
+            if not {int, float}.isdisjoint((field.annotation, *typing.get_args(field.annotation))):
+                yield name
+            yield from list_counts(field.annotation)
+    for part in typing.get_args(kind):
+        yield from list_counts(part)
+
+
+@pytest.mark.parametrize(("provider", "kind"), USAGE_TYPES)
+def test_every_count_of_the_sdk_s_usage_types_is_known(provider: str, kind: type[pydantic.BaseModel]) -> None:
+    known = next(one.usage_counts for one in PROVIDERS if one.name == provider)
+
+    counts = set(list_counts(kind))
+
+    assert counts
+    assert counts <= known
+
+
+@pytest.mark.parametrize(
+    ("usage", "notes"),
+    [
+        pytest.param(None, (), id="no usage"),
+        pytest.param({"prompt_tokens": 9, "completion_tokens_details": {"reasoning_tokens": 4}}, (), id="all known"),
+        pytest.param({"prompt_tokens": 9, "video_tokens": 0}, (), id="zero"),
+        pytest.param({"prompt_tokens": 9, "service": 'a "video_tokens":5 b'}, (), id="inside a text"),
+        pytest.param(
+            {"prompt_tokens": 9, "completion_tokens_details": {"video_tokens": 20}},
+            (f"usage states 20 video_tokens, {UNKNOWN}",),
+            id="new detail",
+        ),
+    ],
+)
+def test_unknown_counts_are_noted(usage: dict[str, Any] | None, notes: tuple[str, ...]) -> None:
+    text = None if usage is None else json.dumps(usage, separators=(",", ":"))
+
+    assert note_unknown_counts("openai", text) == notes
+
+
+def test_each_unknown_name_is_logged_once_and_each_count_is_counted(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(unknown_usage, "_told", set())
+    labels = {"provider": "anthropic"}
+    before = REGISTRY.get_sample_value("llm_proxy_unknown_usage_total", labels) or 0
+
+    for name in ("image_requests", "image_requests", "video_seconds"):
+        note_unknown_counts("anthropic", json.dumps({name: 1}, separators=(",", ":")))
+
+    assert [vars(line)["name_of_count"] for line in caplog.records] == ["image_requests", "video_seconds"]
+    assert {line.levelno for line in caplog.records} == {logging.WARNING}
+    assert REGISTRY.get_sample_value("llm_proxy_unknown_usage_total", labels) == before + 3
