@@ -173,6 +173,10 @@ class Leasing:
             self._drop(group.basis, group.request_ids, hold=hold)
         self._seen = max(self._seen, seqs.stop - 1)
 
+    def is_recalled(self) -> bool:
+        """Return True if another process asks for what this one has idle."""
+        return bool(self._slices.slices) and bool(self._list_recalled())
+
     def return_idle(self, keys: Collection[CounterKey], *, hold: bool) -> bool:
         """Give back what this process has idle of counters; return True if it had anything."""
         was_idle = self._slices.return_idle(keys)

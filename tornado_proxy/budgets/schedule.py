@@ -12,9 +12,11 @@ from tornado_proxy.domain.budget import BudgetWarning
 #: Seconds between two counts of new records while requests are under way, and while none is.
 _BUSY_FOLD_S, _IDLE_FOLD_S = 0.1, 1.0
 
-#: The same while all requests under way have reserved from slices; and between two looks at the slices, which is how
-#: soon a recall is answered.
-_SLICED_FOLD_S = 0.25
+#: The same while all requests under way have reserved from slices; the second while all counters have much left.
+_SLICED_FOLD_S, _FAR_FOLD_S = 0.25, 0.5
+
+#: Seconds between two looks at the slices, which is how soon a recall is answered.
+_RECALL_S = 0.25
 
 _SETTLEMENTS_S = 1.0
 
@@ -37,14 +39,15 @@ class Schedule:
     """The schedule of one thread."""
 
     def __init__(self) -> None:
-        self._fold_at = self._settlements_at = self._cleanup_at = self._brakes_at = self._alerts_at = self._sync_at = (
-            0.0
-        )
+        self._fold_at = self._settlements_at = self._cleanup_at = self._brakes_at = self._alerts_at = (
+            self._recall_at
+        ) = 0.0
         self._dead_search_at = 0.0
+        self._is_lease_due = False
 
     def wait_s(self) -> float:
         """Return the seconds that the thread may wait for items."""
-        return max(0.0, min(self._fold_at, self._sync_at) - time.monotonic())
+        return max(0.0, min(self._fold_at, self._recall_at) - time.monotonic())
 
     def expect_records(self) -> None:
         """Count records soon: requests are under way."""
@@ -52,18 +55,17 @@ class Schedule:
 
     def expect_leases(self) -> None:
         """Lease soon: requests have found too little in a slice."""
-        self._sync_at = 0.0
+        self._is_lease_due = True
 
     def run(self, store: BudgetStore) -> None:
         """Do the work that is due."""
         now = time.monotonic()
         if now >= self._fold_at:
             is_behind = store.folding.fold_batch()
+            self._sync(store, now)  # at the same time: the thread wakes up less often
             self._fold_at = now + (0 if is_behind else self._find_pause(store))
-            self._sync_at = now  # at the same time: the thread wakes up less often
-        if now >= self._sync_at:
-            store.sync_leases()
-            self._sync_at = now + (_SLICED_FOLD_S if store.has_slices else _IDLE_FOLD_S)
+        elif self._is_lease_due or now >= self._recall_at:
+            self._sync(store, now)
         if now >= self._settlements_at:
             store.folding.fold_settlements()
             self._settlements_at = now + _SETTLEMENTS_S
@@ -77,10 +79,20 @@ class Schedule:
             store.free_streams()
             self._cleanup_at = now + _CLEANUP_S
 
+    def _sync(self, store: BudgetStore, now: float) -> None:
+        if self._is_lease_due or now >= self._fold_at:
+            store.sync_leases()
+        else:
+            store.answer_recalls()
+        self._is_lease_due = False
+        self._recall_at = now + (_RECALL_S if store.has_slices else _IDLE_FOLD_S)
+
     def _find_pause(self, store: BudgetStore) -> float:
         if store.has_open():
             return _BUSY_FOLD_S
-        return _SLICED_FOLD_S if store.has_slices else _IDLE_FOLD_S
+        if not store.has_slices:
+            return _IDLE_FOLD_S
+        return _FAR_FOLD_S if store.is_far else _SLICED_FOLD_S
 
     def find_untold(self, store: BudgetStore) -> list[BudgetWarning]:
         """Return the warnings whose process has died, or could not store the alert yet."""

@@ -68,6 +68,7 @@ class Slice:
         asked_at: The time of the last request, monotonic.
         recalled_at: When another process asked for the idle part, monotonic.
         denied_at: When nothing could be leased, monotonic.
+        is_near: True if the counter has so little left that the last lease was smaller than wanted.
         has_changed: True if the row in the database is not up to date.
         claimed_by: The keys of the cached claims on it.
     """
@@ -84,6 +85,7 @@ class Slice:
     asked_at: float = float("-inf")
     recalled_at: float = float("-inf")
     denied_at: float = float("-inf")
+    is_near: bool = False
     has_changed: bool = False
     claimed_by: set[tuple[int, int]] = field(default_factory=set)
 
@@ -112,10 +114,9 @@ class Slice:
     def find_lease(self, left: Decimal, now: float) -> Decimal:
         """Return the amount to be idle, of `left` that the counter has left."""
         share = left / _SHARE
-        bounds = max(_MIN_BOUNDS, _SPARE * self.new_asks)
-        if not self.is_wanted(now) or share < self.bound:
-            return _ZERO
-        return min(share, max(_MAX_USD, bounds * self.bound))
+        wanted = max(_MAX_USD, max(_MIN_BOUNDS, _SPARE * self.new_asks) * self.bound)
+        self.is_near = share < wanted
+        return min(share, wanted) if self.is_wanted(now) and share >= self.bound else _ZERO
 
 
 class LeasedRequest(msgspec.Struct, frozen=True, gc=False):
@@ -144,8 +145,8 @@ class _Claim(msgspec.Struct, frozen=True, eq=False):
 class _SpenderClaims(msgspec.Struct, eq=False):
     """The claims of the requests of one spender with the same budgets that begin in one hour.
 
-    `asks` requests have taken, or tried to, since their slices were told: the largest bounds, and the time of the last
-    (monotonic).
+    `asks` requests have taken, or tried to, since their slices were told; `largest` has the largest bound of them, and
+    the last one came at `asked_at` (monotonic).
     """
 
     budgets: tuple[Budget, ...]
@@ -153,27 +154,17 @@ class _SpenderClaims(msgspec.Struct, eq=False):
     begin: datetime
     end: datetime
     claims: tuple[_Claim, ...]
+    largest: Reservation
     asks: int = 0
-    total: Decimal = _ZERO
-    subtotal: Decimal = _ZERO
     asked_at: float = 0.0
-
-    def ask(self, total: Decimal, subtotal: Decimal, now: float) -> None:
-        """Note a request."""
-        self.asks += 1
-        self.asked_at = now
-        # max() takes longer.
-        if total > self.total:  # noqa: PLR1730
-            self.total = total
-        if subtotal > self.subtotal:  # noqa: PLR1730
-            self.subtotal = subtotal
 
     def note(self) -> None:
         """Tell the slices of the requests since the last call."""
+        largest = self.largest
         for claim in self.claims:
-            bound = self.total if claim.is_total else self.subtotal
+            bound = largest.total if claim.is_total else largest.subtotal
             claim.slice.note(self.asks, bound, claim.limit, self.asked_at)
-        self.asks, self.total, self.subtotal = 0, _ZERO, _ZERO
+        self.asks = 0
 
 
 @dataclass(slots=True)
@@ -187,6 +178,8 @@ class Slices:
     rates: RateSlices = field(default_factory=RateSlices)
     #: True if a request has found too little in a slice that is in use.
     is_short: bool = False
+    #: True if the counter of one has little left.
+    is_near: bool = False
     _valid_until: float = float("-inf")
     #: By the ids of the budgets and of the spender: to hash those takes longer.
     _claims: dict[tuple[int, int], _SpenderClaims] = field(default_factory=dict)
@@ -201,7 +194,10 @@ class Slices:
             found = self._find_claims(reservation)
             if not found.asks:
                 self._asking.append(found)
-            found.ask(total, subtotal, now)
+            if not found.asks or total > found.largest.total:
+                found.largest = reservation
+            found.asks += 1
+            found.asked_at = now
             is_enough = now < self._valid_until
             for claim in found.claims:
                 one = claim.slice
@@ -263,6 +259,7 @@ class Slices:
         """Return the counters whose slices are to be leased, trimmed or written, in the order of locks."""
         with self.lock:
             self._note_asks()
+            self.is_near = any([one.is_near for one in self.slices.values()])
             due = []
             for key, one in list(self.slices.items()):
                 is_empty = not (one.granted or one.idle or one.has_changed)
@@ -294,6 +291,7 @@ class Slices:
             used = one.used
             lease = one.find_lease(left - used, now)
             one.new_asks = 0
+            self.is_near = self.is_near or one.is_near
             if not lease:
                 one.denied_at = now
             if one.idle > lease:
@@ -356,7 +354,8 @@ class Slices:
         if len(self._claims) >= _MAX_CACHED:
             self._claims.clear()
         begin = at.replace(minute=0, second=0, microsecond=0)
-        made = _SpenderClaims(budgets, spender, begin, begin + timedelta(hours=1), tuple(claims.values()))
+        end = begin + timedelta(hours=1)
+        made = _SpenderClaims(budgets, spender, begin, end, tuple(claims.values()), reservation)
         self._claims[key] = made
         return made
 

@@ -249,6 +249,19 @@ class BudgetStore:
     def _note_counted(self, seqs: range, groups: Sequence[RecordGroup]) -> None:
         self.leasing.note_counted(seqs, groups, hold=self.folding.hold)
 
+    @property
+    def is_far(self) -> bool:
+        """True if all counters that this process has leased have much left, and projects no limit of USD per minute."""
+        return not (self._slices.is_near or self.folding.brakes)
+
+    def answer_recalls(self) -> None:
+        """Give back what other processes need, and lease units of limits, which cannot be taken for long."""
+        self.rate_leasing.sync()
+        began = time.monotonic()
+        if self.leasing.is_recalled():
+            self.leasing.sync(hold=self.folding.hold)
+        self._slices.renew(began)
+
     def sync_leases(self) -> None:
         """Lease, trim and give back slices of counters and limits."""
         self.rate_leasing.sync()
