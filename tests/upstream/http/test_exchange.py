@@ -350,3 +350,15 @@ async def test_head_that_is_not_valid_ends_the_exchange(make_client: MakeClient,
 
     assert caught.value.request_sent
     assert (exchange.finished, upstream.running) == (True, 0)
+
+
+@pytest.mark.gen_test
+async def test_headers_that_are_too_large_are_named(make_client: MakeClient) -> None:
+    async def respond(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(OK + b"X-Large: " + b"a" * 400_000 + b"\r\n\r\n")
+
+    async with run_provider(respond) as url:
+        with pytest.raises(UpstreamError) as broken:
+            await make_client().start(make_request(url)).head()
+
+    assert broken.value.message == "the connection to the provider broke: its headers are too large"

@@ -44,6 +44,9 @@ _MAX_EVENTS_PER_TURN = 256
 
 _CONNECT_TIMEOUT_MESSAGE = "the provider could not be reached in time"
 
+#: Results for which libcurl has no message: CURLE_TOO_LARGE, which pycurl does not name.
+_UNDESCRIBED = {100: "its headers are too large"}
+
 
 class UpstreamClient:
     """Runs exchanges.  Create it on a running event loop.
@@ -349,9 +352,10 @@ def _make_error(handle: EasyHandle, code: int, message: str) -> UpstreamError:
     # No CURLOPT_TIMEOUT is set, so this code can only mean the connect timeout.
     if code == pycurl.E_OPERATION_TIMEDOUT:
         return UpstreamTimeout(_CONNECT_TIMEOUT_MESSAGE, request_sent=sent)
+    reason = message or _UNDESCRIBED.get(code, f"libcurl's error {code}")
     if sent:
-        return UpstreamError(f"the connection to the provider broke: {message}")
-    return UpstreamUnreachable(f"the provider could not be reached: {message}", request_sent=False)
+        return UpstreamError(f"the connection to the provider broke: {reason}")
+    return UpstreamUnreachable(f"the provider could not be reached: {reason}", request_sent=False)
 
 
 def _was_sent(handle: EasyHandle) -> bool:
