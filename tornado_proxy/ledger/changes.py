@@ -55,7 +55,8 @@ def _columns(figures: str) -> str:
 
 
 _SELECT_LAST_SEQ = "SELECT coalesce(max(seq), 0) FROM records"
-_SELECT_END = "SELECT (SELECT coalesce(max(seq), 0) FROM records), (SELECT coalesce(max(seq), 0) FROM changes)"
+#: The numbers of the last record and of the last change.
+SELECT_END = "SELECT (SELECT coalesce(max(seq), 0) FROM records), (SELECT coalesce(max(seq), 0) FROM changes)"
 
 _SELECT_RECORDS = (
     f"SELECT r.seq, {_columns('r')} FROM records r "  # noqa: S608  # names of ours
@@ -187,7 +188,7 @@ def find_end(backend: Backend) -> Position:
     with backend.read() as read:
         if backend.dialect.wait_for_writers:
             list(read(backend.dialect.wait_for_writers, ()))
-        ((record, change),) = read(_SELECT_END, ())
+        ((record, change),) = read(SELECT_END, ())
         return Position(int(record), int(change))
 
 

@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from tornado_proxy.ledger import item_rows
-from tornado_proxy.ledger.changes import Position
+from tornado_proxy.ledger.changes import SELECT_END, Position
 from tornado_proxy.ledger.database import Database
 from tornado_proxy.ledger.dialect import Dialect, Insert
 from tornado_proxy.ledger.item_rows import ItemRows, make_item_rows
@@ -63,7 +63,6 @@ _SELECT_SETTLED = (
     "FROM changes c JOIN records r ON r.request_id = c.request_id JOIN settlements s ON s.request_id = c.request_id "
     "WHERE c.kind = 'settlement' AND r.basis = 'pending' AND c.seq > ? AND c.seq <= ? ORDER BY c.seq LIMIT ?"
 )
-_SELECT_END = "SELECT (SELECT coalesce(max(seq), 0) FROM records), (SELECT coalesce(max(seq), 0) FROM changes)"
 
 
 def _change_sum(name: str, table: str) -> str:
@@ -218,7 +217,7 @@ def _find_end(db: Database, dialect: Dialect) -> Position:
     with db.transaction():
         if dialect.wait_for_writers:
             db.run(dialect.wait_for_writers)
-        ((record, change),) = db.fetch_rows(_SELECT_END)
+        ((record, change),) = db.fetch_rows(SELECT_END)
     return Position(int(str(record)), int(str(change)))
 
 

@@ -12,23 +12,25 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from tests.ledger.conftest import LedgerUnderTest, open_test_database
+from tests.ledger.conftest import LedgerUnderTest, open_ledger, open_test_database
 from tests.ledger.reports.test_rollup_query import fill, make_random_record, settle
 from tests.ledger.sample_records import make_intent, make_record
 from tornado_proxy.cli import main
 from tornado_proxy.domain.errors import LedgerUnavailable
+from tornado_proxy.domain.record import RequestRecord, Settlement
 from tornado_proxy.domain.usage import Basis
 from tornado_proxy.ledger.archives.archiving import archive_records, verify_archives
 from tornado_proxy.ledger.archives.files import ArchiveError, ChainLink, read_chain, read_file
 from tornado_proxy.ledger.archives.pruning import Pruned, prune_records
 from tornado_proxy.ledger.backends import make_backend
+from tornado_proxy.ledger.changes import find_end, follow
 from tornado_proxy.ledger.database import Backend, StoreError
 from tornado_proxy.ledger.reports.record_sums import sum_records
 from tornado_proxy.ledger.reports.records_page import RecordsQuery
 from tornado_proxy.ledger.reports.records_query import UsageFilter
 from tornado_proxy.ledger.reports.usage_reader_thread import UsageReaderThread
 from tornado_proxy.ledger.rollups import roll_up
-from tornado_proxy.ledger.sums_rebuild import rebuild
+from tornado_proxy.ledger.sums_rebuild import catch_up, rebuild
 
 BEFORE = "2026-03-02"
 
@@ -48,7 +50,10 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> LedgerUnderTest:
 def write_random_records(store: LedgerUnderTest) -> None:
     """Write 200 records of four days; half of the pending ones are settled."""
     chance = random.Random(3)
-    records = [make_random_record(number, chance) for number in range(200)]
+    # In the order of time, as servers write them: the last record of a ledger is not pruned.
+    records = sorted(
+        (make_random_record(number, chance) for number in range(200)), key=lambda each: each.intent.started_at
+    )
     pending = [record for record in records if record.basis is Basis.PENDING]
     fill(store, records, [settle(record, chance) for record in pending[::2]])
 
@@ -192,17 +197,49 @@ def test_records_that_a_program_has_not_read_are_not_pruned(store: LedgerUnderTe
 def test_settlements_that_a_program_has_not_read_are_not_pruned(store: LedgerUnderTest, tmp_path: Path) -> None:
     """The program has read each record, and was stopped before the settlement of one."""
     record = make_record(make_intent("r1"), basis=Basis.PENDING)
-    fill(store, [record], [settle(record, random.Random(1))])
+    fill(store, [record, make_record(make_intent("last"))], [settle(record, random.Random(1))])
     backend, folder = make_backend(store.address), tmp_path / "archive"
     archive(backend, folder, "2026-03-03")
     with contextlib.closing(backend.connect(create=False)) as db:
-        db.run("INSERT INTO cursors (name, position, moved_at) VALUES ('push', '1.0', '')")
+        db.run("INSERT INTO cursors (name, position, moved_at) VALUES ('push', '2.0', '')")
 
         with pytest.raises(ArchiveError, match="the cursor push has not read the records yet"):
             prune_records(backend, "2026-03-03", folder)
 
-        db.run("UPDATE cursors SET position = '1.1' WHERE name = 'push'")
-    assert prune_records(backend, "2026-03-03", folder) == Pruned(1, 0)
+        db.run("UPDATE cursors SET position = '2.1' WHERE name = 'push'")
+    assert prune_records(backend, "2026-03-03", folder) == Pruned(1, 1)  # the last record stays
+
+
+def test_numbers_of_pruned_records_and_settlements_are_not_used_again(store: LedgerUnderTest, tmp_path: Path) -> None:
+    """Cursors would be after the records and settlements that take them, and sums and exports would miss these."""
+    chance = random.Random(1)
+    old, later = (make_record(make_intent(name), basis=Basis.PENDING) for name in ("old", "later"))
+    write_and_settle(store, [old, make_record(make_intent("last"))], settle(old, chance))
+    backend, folder = make_backend(store.address), tmp_path / "archive"
+    archive(backend, folder, "2026-03-03")
+    position = find_end(backend)
+    prune_records(backend, "2026-03-03", folder)
+    assert list(follow(backend, position)) == []
+
+    write_and_settle(store, [later], settle(later, chance))
+    with contextlib.closing(backend.connect(create=False)) as db:
+        catch_up(db, backend.dialect)
+
+    changes = [change for batch in follow(backend, position) for change in batch.changes]
+    assert [(change.kind.value, change.row["request_id"]) for change in changes] == [
+        ("record", "later"),
+        ("settlement", "later"),
+    ]
+    (by_sums,) = sum_records(backend, UsageFilter(), ["project"])
+    assert (by_sums.requests, by_sums.pending) == (3, 0)
+
+
+def write_and_settle(store: LedgerUnderTest, records: list[RequestRecord], settlement: Settlement) -> None:
+    async def run() -> None:
+        async with open_ledger(store.make, records) as ledger:
+            await ledger.settle(settlement)
+
+    asyncio.run(run())
 
 
 def rewrite(path: Path, old: bytes, new: bytes) -> None:

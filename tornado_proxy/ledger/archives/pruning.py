@@ -2,7 +2,8 @@
 
     verify the archives ──> add all records to the sums ──> each archived record: the same in the ledger? ──> delete
 
-A record stays if the ledger's differs from the archive's, such as one that was settled after it was archived.
+A record stays if the ledger's differs from the archive's, such as one that was settled after it was archived.  The last
+record and the last change stay, too: SQLite would use their numbers again, and cursors would be after the end.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from tornado_proxy.ledger.archives.files import (
     read_file,
     verify_file,
 )
-from tornado_proxy.ledger.changes import Position
+from tornado_proxy.ledger.changes import SELECT_END, Position
 from tornado_proxy.ledger.database import Backend, Database
 from tornado_proxy.ledger.dialect import Dialect
 from tornado_proxy.ledger.rollups import roll_up
@@ -77,14 +78,21 @@ def _prune_some(db: Database, dialect: Dialect, archived: Sequence[ArchivedRecor
         marks = ", ".join("?" * len(by_id))
         rows = db.fetch_rows(f"{SELECT_ARCHIVED} WHERE r.request_id IN ({marks})", list(by_id))
         found = [split_values(values) for values in rows]
-        same = [line for line in found if line == by_id[str(_record(line)["request_id"])]]
+        ((last_record, last_change),) = db.fetch_rows(SELECT_END)
+        same = [
+            line
+            for line in found
+            if line == by_id[str(_record(line)["request_id"])] and _record(line)["seq"] != last_record
+        ]
         _check_cursors(db, same)
         ((limit,),) = db.fetch_rows("SELECT coalesce(max(value), '') FROM meta WHERE key = ?", (PRUNED_KEY,))
         if same and str(limit) < before:
             # First: from now on no report may read records of that time as if they were all.
             db.run(SET_META, (PRUNED_KEY, f"{before}T00:00:00.000Z"))
         ids = [str(_record(line)["request_id"]) for line in same]
-        for table in ("changes", "settlements", "given_up", "records"):
+        marks = ", ".join("?" * len(ids)) or "NULL"
+        db.run(f"DELETE FROM changes WHERE request_id IN ({marks}) AND seq <> ?", [*ids, last_change])  # noqa: S608
+        for table in ("settlements", "given_up", "records"):
             db.delete(table, "request_id", ids)
         for statement in dialect.close_guards:
             db.run(statement)
