@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import datetime
 from decimal import ROUND_HALF_EVEN, Decimal
-from functools import partial
 
 import msgspec
 from msgspec.structs import replace
@@ -25,8 +24,9 @@ DERIVED_ITEMS = frozenset({DISCOUNT, SURCHARGE})
 ZERO = Decimal(0)
 
 
-#: Returns an amount rounded half-even to AMOUNT_QUANTUM.
-round_amount = partial(Decimal.quantize, exp=AMOUNT_QUANTUM, rounding=ROUND_HALF_EVEN)
+def round_amount(amount: Decimal) -> Decimal:
+    """Return `amount` rounded half-even to 1e-12 USD."""
+    return amount.quantize(AMOUNT_QUANTUM, ROUND_HALF_EVEN)
 
 
 class LineItem(msgspec.Struct, frozen=True):

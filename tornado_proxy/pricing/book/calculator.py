@@ -9,12 +9,12 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable
 from datetime import datetime
-from decimal import Decimal
+from decimal import ROUND_HALF_EVEN, Decimal
 
 import msgspec
 from msgspec.structs import replace
 
-from tornado_proxy.domain.cost import DISCOUNT, SURCHARGE, ZERO, Cost, LineItem, round_amount
+from tornado_proxy.domain.cost import AMOUNT_QUANTUM, DISCOUNT, SURCHARGE, ZERO, Cost, LineItem
 from tornado_proxy.domain.terms import NO_TERMS, Terms
 from tornado_proxy.domain.usage import Meter, Quantity, UsageItem
 from tornado_proxy.pricing.book.price import UNITS, ModelPrice, Quote, fingerprint
@@ -80,10 +80,10 @@ def bill(
         return Cost((), ZERO, ZERO, ZERO, tuple(faults), tuple(notes))
     # On the sum, not on each item: rounding once keeps discount and surcharge within half a quantum each.
     if discount_rate:
-        discount = ZERO - round_amount(subtotal * discount_rate)
+        discount = ZERO - (subtotal * discount_rate).quantize(AMOUNT_QUANTUM, ROUND_HALF_EVEN)
         provider_items = (*provider_items, LineItem(DISCOUNT, subtotal, "usd", -discount_rate, discount))
         subtotal += discount
-    surcharge = round_amount(subtotal * surcharge_rate)
+    surcharge = (subtotal * surcharge_rate).quantize(AMOUNT_QUANTUM, ROUND_HALF_EVEN)
     item = LineItem(SURCHARGE, subtotal, "usd", surcharge_rate, surcharge)
     return Cost((*provider_items, item), subtotal, surcharge, subtotal + surcharge, tuple(faults), tuple(notes))
 
@@ -131,7 +131,7 @@ def _priced(quantity: Quantity, model: ModelPrice, quote: Quote, context_tokens:
         unit=quote.unit,
         unit_price=quote.unit_price,
         # Multiply before dividing: a price per minute divided by 60 first would lose digits.
-        amount=round_amount(charged * quote.unit_price / quote.divisor),
+        amount=(charged * quote.unit_price / quote.divisor).quantize(AMOUNT_QUANTUM, ROUND_HALF_EVEN),
         model=model.name,
         price_hash=quote.price_hash,
         terms=quote.terms,
