@@ -187,6 +187,11 @@ def find_end(backend: Backend) -> Position:
     # A connection of its own: writers wait until the transaction ends that has waited for them.
     with backend.read() as read:
         if backend.dialect.wait_for_writers:
+            ((is_standby,),) = read(backend.dialect.is_standby, ())
+            if is_standby:
+                raise LedgerUnavailable(
+                    f"{backend.name}: a standby does not know which records are being written; name the primary"
+                )
             list(read(backend.dialect.wait_for_writers, ()))
         ((record, change),) = read(SELECT_END, ())
         return Position(int(record), int(change))

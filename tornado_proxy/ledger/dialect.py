@@ -60,6 +60,7 @@ class Dialect:
     clock_us: the query of microseconds since 1970, "" if all processes have the clock of one machine.
     wait_for_writers: the statement that waits for all such transactions; the seq of a later record is higher than that
         of any record then visible.
+    is_standby: the query that is true for a copy of the database, which has the rows of writers, but not their locks.
     record_trigger: the name of the trigger of `records` that announces writers which do not do so, and SQL that makes
         it; "" if none is needed.
     join_texts: the aggregate function of a text and a separator that joins texts.
@@ -78,6 +79,7 @@ class Dialect:
     close_guards: tuple[str, ...]
     announce_writer: str = ""
     wait_for_writers: str = ""
+    is_standby: str = ""
     record_trigger: tuple[str, str] = ("", "")
     clock_us: str = ""
     json_rows: str = ""
@@ -187,6 +189,7 @@ CREATE OR REPLACE FUNCTION note_change() RETURNS trigger LANGUAGE plpgsql AS
     # sees every record with a lower number than the next one.
     announce_writer=f"SELECT pg_advisory_xact_lock_shared({_WRITERS_KEY})",
     wait_for_writers=f"SELECT pg_advisory_xact_lock({_WRITERS_KEY})",
+    is_standby="SELECT pg_is_in_recovery()",
     # Before the numbers of the rows are drawn.  A trigger, because processes of an earlier version announce nothing.
     record_trigger=(
         "records_announce",

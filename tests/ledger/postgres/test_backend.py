@@ -15,14 +15,18 @@ import psycopg
 import pytest
 
 from tests.harness import wait_until
+from tests.ledger.conftest import LedgerUnderTest
 from tests.ledger.sample_records import make_intent, make_record
 from tests.postgres_server import PostgresServer, running_postgres
 from tornado_proxy.domain.errors import LedgerUnavailable
 from tornado_proxy.domain.identity import Secret
 from tornado_proxy.domain.ledger_address import PostgresAddress
 from tornado_proxy.ledger.backends import make_backend, make_ledger
+from tornado_proxy.ledger.changes import find_end
 from tornado_proxy.ledger.protocol import Ledger
+from tornado_proxy.ledger.reports.record_sums import sum_records
 from tornado_proxy.ledger.reports.records_query import UsageFilter, read_records
+from tornado_proxy.ledger.sums_verification import verify_sums
 from tornado_proxy.ledger.writer.group_commit import LedgerTimeouts
 
 #: Seconds; far above what any step takes.
@@ -335,6 +339,23 @@ def test_read_only_server_is_refused(own_server: PostgresServer, tmp_path: Path)
     wait_until(lambda: not is_writable(own_server), "the server to read its configuration")
 
     assert "takes no writes now" in open_and_fail(address)
+
+
+def test_standby_reports_usage_and_refuses_to_be_followed(own_server: PostgresServer, tmp_path: Path) -> None:
+    """It does not have the locks of the writers, so a record that commits late could be missed."""
+    address = new_address(own_server, tmp_path)
+    LedgerUnderTest(address, fsync=False).write(make_intent("r1"))
+    own_server.stop()
+    (own_server.folder / "data" / "standby.signal").touch()
+    own_server.start()
+
+    (total,) = sum_records(make_backend(address), UsageFilter(), ["model"])
+    assert total.requests == 1
+    assert [day.records for day in verify_sums(make_backend(address), "", "~")] == [0]
+    with pytest.raises(
+        LedgerUnavailable, match="a standby does not know which records are being written; name the primary"
+    ):
+        find_end(make_backend(address))
 
 
 def test_login_without_rights_is_told_which_it_needs(server: PostgresServer, address: PostgresAddress) -> None:

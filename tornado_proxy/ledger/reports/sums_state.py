@@ -43,10 +43,13 @@ def read_state(read: Read) -> SumsState:
     names = (CURSOR_NAME, *SINCE_KEYS)
     sql = "SELECT name, position FROM cursors WHERE name IN (?, ?, ?)"
     positions = {str(name): str(text) for name, text in read(sql, names)}
-    rolled = positions.get(CURSOR_NAME, str(Position()))
+    beginning = str(Position())
+    rolled = positions.get(CURSOR_NAME, beginning)
     sql = "SELECT key, value FROM meta WHERE key IN (?, ?)"
     since = {str(key): str(value) for key, value in read(sql, tuple(SINCE_KEYS.values()))}
-    complete = [since.get(key, "") if positions.get(name) == rolled else None for name, key in SINCE_KEYS.items()]
+    complete = [
+        since.get(key, "") if positions.get(name, beginning) == rolled else None for name, key in SINCE_KEYS.items()
+    ]
     return SumsState(Position.parse(rolled), *complete)
 
 
