@@ -256,7 +256,7 @@ def test_own_request_has_the_headers_that_its_provider_needs(
     ],
 )
 def test_headers_of_the_provider_s_list_are_forwarded(provider: str, header: tuple[str, str], passes: bool) -> None:
-    forwarded = forwarded_headers([header], make_access(provider), Secret(TOKEN))
+    forwarded = forwarded_headers([header], make_access(provider), TOKEN)
 
     assert list(forwarded) == ([header] if passes else [])
 
@@ -267,7 +267,7 @@ def test_headers_of_the_provider_s_list_are_forwarded(provider: str, header: tup
 def test_configured_headers_are_forwarded_too_unless_they_are_private(name: str, passes: bool) -> None:
     access = make_access(forward_headers=frozenset({"x-trace", "authorization", "openai-project"}))
 
-    assert list(forwarded_headers([(name, "1")], access, Secret(TOKEN))) == ([(name, "1")] if passes else [])
+    assert list(forwarded_headers([(name, "1")], access, TOKEN)) == ([(name, "1")] if passes else [])
 
 
 @pytest.mark.parametrize(
@@ -281,10 +281,10 @@ def test_configured_headers_are_forwarded_too_unless_they_are_private(name: str,
 def test_token_in_a_forwarded_header_is_rejected(headers: Headers, rejected: bool) -> None:
     if rejected:
         with pytest.raises(BadRequest, match="holds your token") as caught:
-            forwarded_headers(headers, make_access(), Secret(TOKEN))
+            forwarded_headers(headers, make_access(), TOKEN)
         assert TOKEN not in caught.value.message
     else:
-        assert list(forwarded_headers(headers, make_access(), Secret(TOKEN))) == []
+        assert list(forwarded_headers(headers, make_access(), TOKEN)) == []
 
 
 @pytest.mark.parametrize(

@@ -28,9 +28,6 @@ from tornado_proxy.wire.retry_headers import RETRY_HEADERS, read_retry_headers
 _RANDOM_BYTES, _IDS_PER_DRAW = 10, 256
 
 
-_NO_TOKEN = Secret("")
-
-
 class RequestContext(msgspec.Struct, Generic[EndpointT], frozen=True):
     """A request whose route and caller are known.
 
@@ -44,7 +41,6 @@ class RequestContext(msgspec.Struct, Generic[EndpointT], frozen=True):
         caller: The caller that the credential identifies.
         project: The caller's project.
         tariff: The provider's prices when the request arrived.
-        token: The credential.
         request: Request line and headers.
         redaction: Masks the provider keys of the configuration, and the short-lived one that a session key holds.
         stated: The headers that describe the request.
@@ -59,11 +55,15 @@ class RequestContext(msgspec.Struct, Generic[EndpointT], frozen=True):
     caller: Caller
     project: Project
     tariff: Tariff
-    token: Secret
     request: IncomingRequest
     redaction: Redaction
     stated: StatedHeaders
     is_limited: bool
+
+    @property
+    def token(self) -> Secret:
+        """The credential; empty after the headers have been dropped."""
+        return Secret(self.request.token)
 
     @property
     def has_own_key(self) -> bool:
@@ -87,8 +87,8 @@ class RequestContext(msgspec.Struct, Generic[EndpointT], frozen=True):
         return self.upstream_target.partition("?")[2]
 
     def drop_statements(self) -> RequestContext[EndpointT]:
-        """Return the context of an admitted request, which needs its credential and what its headers state no more."""
-        return msgspec.structs.replace(self, token=_NO_TOKEN, stated=NOTHING_STATED)
+        """Return the context of an admitted request, which no longer needs what its headers state."""
+        return msgspec.structs.replace(self, stated=NOTHING_STATED)
 
 
 class _SharedFacts(msgspec.Struct, frozen=True):
@@ -103,7 +103,7 @@ def make_context(
     snapshot: Snapshot, match: Match[EndpointT], caller: Caller, token: str, request: IncomingRequest
 ) -> RequestContext[EndpointT]:
     """Return the context of a request.  What each step of a request needs is looked up here, once."""
-    provider = match.provider
+    provider, request.token = match.provider, token
     known: dict[tuple[str, str], _SharedFacts] = snapshot.caches[__name__]
     key = (caller.project_id, provider.name)
     shared = known.get(key)
@@ -118,7 +118,6 @@ def make_context(
         caller=caller,
         project=shared.project,
         tariff=shared.tariff,
-        token=Secret(token),
         request=request,
         redaction=snapshot.redaction
         if caller.session is None

@@ -45,11 +45,12 @@ class IncomingRequest:
         missing_bytes: Bytes that a body of stated length still lacks.
         body: Body bytes that have not been taken; the framing is removed.
         complete: True if the end of the body has been parsed.
+        token: The credential among the headers, in plain text as there; "" until it has been found.
     """
 
     __slots__ = (
         "body", "chunked", "complete", "headers", "keep_alive", "lines", "method", "missing_bytes", "peer",
-        "received_at", "scheme", "stated_bytes", "target", "version",
+        "received_at", "scheme", "stated_bytes", "target", "token", "version",
     )  # fmt: skip
 
     def __init__(
@@ -68,6 +69,7 @@ class IncomingRequest:
         self.stated_bytes = self.missing_bytes = int(length[0]) if length else 0
         self.body = b""
         self.complete = False
+        self.token = ""
 
     def receive(self, peer: str, scheme: str) -> None:
         """Note the time, and the connection, when the server begins to serve the request."""
@@ -80,8 +82,13 @@ class IncomingRequest:
         return ",".join(self.lines.get(name, ()))
 
     def drop_headers(self, keep: frozenset[str] = frozenset()) -> None:
-        """Drop the headers, except those in `headers` that `keep` names: a response can stream for hours."""
-        self.headers = [pair for pair in self.headers if pair[0].lower() in keep] if keep else []
+        """Drop the headers, except those in `headers` that `keep` names: a response can stream for hours.
+
+        The token is kept with them.
+        """
+        self.headers = [pair for pair in self.headers if pair[0].lower() in keep]
+        if not keep:
+            self.token = ""
         self.lines = {}
 
     @property

@@ -79,7 +79,7 @@ class _HostedExchange:
         body, request = self._body, self._request
         head = await self._exchange.head()
         self._body = None
-        if not _is_own_refusal(head.status, head.get("www-authenticate")):
+        if not _is_own_refusal(head.status, head.fields.get("www-authenticate")):
             return self._note(head)
         headers = await _renew(self._hosted, request.url, request.key_headers)
         if headers is None or self._aborted is not None:
@@ -95,7 +95,7 @@ class _HostedExchange:
         return data
 
     def _note(self, head: UpstreamResponseHead) -> UpstreamResponseHead:
-        self._failed_id = head.get(REQUEST_ID_HEADER.lower()) if head.status >= 400 else None
+        self._failed_id = head.fields.get(REQUEST_ID_HEADER.lower()) if head.status >= 400 else None
         return head
 
     def abort(self, reason: str) -> None:

@@ -46,5 +46,5 @@ def test_get_ignores_case_and_returns_the_first_value() -> None:
     head = parse_response_head([b"HTTP/1.1 200 OK\r\n", b"Content-Type: a\r\n", b"content-type: b\r\n"])
 
     assert head is not None
-    assert head.get("content-type") == "a"
-    assert head.get("retry-after") is None
+    assert head.fields.get("content-type") == "a"
+    assert head.fields.get("retry-after") is None

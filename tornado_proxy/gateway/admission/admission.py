@@ -192,7 +192,7 @@ class Admission:
             made_with = await self._ownership.require_own(context, parsed.facts.references)
         accesses = find_list_accesses(context, made_with) if isinstance(objects, OwnedList) else ()
         access, *_ = accesses or (caller_access(context.snapshot, context.provider, context.caller, made_with),)
-        headers = forwarded_headers(context.request.headers, access, context.token)
+        headers = forwarded_headers(context.request.headers, access, context.request.token)
         pieces = parsed.pieces if parsed.splice is not None or parsed.shared is not None else (parsed.body,)
         upstream = access.client_request(context.endpoint.method, context.upstream_target, headers, *pieces)
         visible_objects: frozenset[str] | None = None
@@ -278,7 +278,7 @@ class Admission:
         access = caller_access(context.snapshot, context.provider, context.caller, made_with, sticky=sticky)
         upstream = access.websocket_request(
             context.upstream_target,
-            forwarded_headers(context.request.headers, access, context.token),
+            forwarded_headers(context.request.headers, access, context.request.token),
             forwarded_subprotocols(subprotocols, context.provider, context.token),
         )
         billed_elsewhere = any(self._live_calls.has(context.provider.name, call_id) for call_id in reader.references)

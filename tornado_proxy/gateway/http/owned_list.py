@@ -99,7 +99,10 @@ class OwnedListExchange:
     async def head(self) -> UpstreamResponseHead:
         """Return the head of the first page, after all pages have been read; an error passes as it is."""
         head = await self._exchange.head()
-        if 200 <= head.status < 300 and (head.get("content-encoding") or "identity").strip().lower() == "identity":
+        if (
+            200 <= head.status < 300
+            and (head.fields.get("content-encoding") or "identity").strip().lower() == "identity"
+        ):
             self._body = await self._fill()
         return head
 

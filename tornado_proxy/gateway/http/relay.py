@@ -166,7 +166,7 @@ class HttpRelay:
         """Begin the response; return the end of a request that gets none."""
         try:
             head = await exchange.head()
-            self._admitted.access.note_response(head.status, head.get("retry-after"))
+            self._admitted.access.note_response(head.status, head.fields.get("retry-after"))
             if self._hooks.response_received is not None and 200 <= head.status < 300:
                 await self._hooks.response_received(head)
             self._begin_response(head)
@@ -185,7 +185,7 @@ class HttpRelay:
         return self._end()
 
     def _begin_response(self, head: UpstreamResponseHead) -> None:
-        response = ResponseHead(head.status, (head.get("content-type") or "").partition(";")[0].strip().lower())
+        response = ResponseHead(head.status, (head.fields.get("content-type") or "").partition(";")[0].strip().lower())
         self._meter.response_started(response)
         ok = 200 <= head.status < 300
         compressed = ok and self._is_compressed(head)
@@ -194,7 +194,7 @@ class HttpRelay:
         self._progress = _Progress(
             status=self._progress.status if gone else head.status,
             first_byte_at=datetime.now(UTC),
-            upstream_request_id=head.get(self._admitted.context.provider.request_id_header),
+            upstream_request_id=head.fields.get(self._admitted.context.provider.request_id_header),
         )
         if gone:
             return
@@ -225,11 +225,11 @@ class HttpRelay:
             headers.append(("Content-Type", content_type))
         if context.provider.is_proxy:
             headers.extend((name, value) for name, value in head.headers if name.lower() == REQUEST_ID_HEADER.lower())
-        return headers if head.get("location") is None else self._redirect(head, headers)
+        return headers if head.fields.get("location") is None else self._redirect(head, headers)
 
     def _is_compressed(self, head: UpstreamResponseHead) -> bool:
         """Return True for a body compressed despite Accept-Encoding: identity; it is relayed, but not metered."""
-        coding = (head.get("content-encoding") or "identity").strip().lower()
+        coding = (head.fields.get("content-encoding") or "identity").strip().lower()
         if coding != "identity":
             self._meter.unreadable(f"the response is compressed ({coding[:40]}) despite Accept-Encoding: identity")
         return coding != "identity"

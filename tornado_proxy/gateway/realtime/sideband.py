@@ -77,7 +77,7 @@ class CallSideband:
             UpstreamError: the call cannot be metered and was hung up.
         """
         context = self._admitted.context
-        location = (head.get("location") or "").partition("?")[0]
+        location = (head.fields.get("location") or "").partition("?")[0]
         self.call_id = context.path_id or location.rstrip("/").rpartition("/")[2] or None
         if self.call_id is None:
             raise UpstreamError("the provider's response names no call, so the call cannot be metered")

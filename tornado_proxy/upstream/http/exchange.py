@@ -277,10 +277,10 @@ def _find_framing_fault(head: UpstreamResponseHead) -> str | None:
 
     With two lengths, two programs can see two bodies (RFC 9112 section 6.3); libcurl picks one.
     """
-    length = head.get("content-length")
+    length = head.fields.get("content-length")
     if length is None:
         return None
-    if head.get("transfer-encoding") is not None:
+    if head.fields.get("transfer-encoding") is not None:
         return "it has both Content-Length and Transfer-Encoding"
     if head.repeats_headers and {value for name, value in head.headers if name.lower() == "content-length"} != {length}:
         return "it has Content-Length headers that differ"

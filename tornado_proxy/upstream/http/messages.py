@@ -104,32 +104,30 @@ class UpstreamRequest(msgspec.Struct, frozen=True):
 
 
 class UpstreamResponseHead(msgspec.Struct, frozen=True):
-    """Status line and headers of a response; header names as the provider wrote them, values decoded as Latin-1."""
+    """Status line and headers of a response; header names as the provider wrote them, values decoded as Latin-1.
+
+    `fields` has the first value of each header, by its name in lower case: a relay asks for seven of them.
+    """
 
     status: int
     reason: str
     headers: tuple[tuple[str, str], ...]
-    #: The first value of each header, by its name in lower case: a relay asks for seven of them.
-    _values: dict[str, str] = msgspec.field(default_factory=dict)
+    fields: dict[str, str] = msgspec.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Called by the constructor."""
-        values = {name.lower(): value for name, value in reversed(self.headers)}
-        msgspec.structs.force_setattr(self, "_values", values)
-
-    def get(self, name: str) -> str | None:
-        """Return the first value of the header `name` (lower case), or None if it is missing."""
-        return self._values.get(name)
+        fields = {name.lower(): value for name, value in reversed(self.headers)}
+        msgspec.structs.force_setattr(self, "fields", fields)
 
     @property
     def repeats_headers(self) -> bool:
         """True if two headers have the same name."""
-        return len(self._values) < len(self.headers)
+        return len(self.fields) < len(self.headers)
 
     @property
     def declared_length(self) -> int | None:
         """The Content-Length in bytes; None if it is missing or no number."""
-        length = self.get("content-length") or ""
+        length = self.fields.get("content-length") or ""
         return int(length) if length.isascii() and length.isdigit() and len(length) < _MAX_LENGTH_DIGITS else None
 
 
