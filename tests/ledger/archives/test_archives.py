@@ -56,6 +56,7 @@ def write_random_records(store: LedgerUnderTest) -> None:
     )
     pending = [record for record in records if record.basis is Basis.PENDING]
     fill(store, records, [settle(record, chance) for record in pending[::2]])
+    write_and_close(store)  # the files of the process that fill() has let die
 
 
 def archive(backend: Backend, folder: Path, before: str = BEFORE) -> list[ChainLink]:
@@ -197,7 +198,7 @@ def test_records_that_a_program_has_not_read_are_not_pruned(store: LedgerUnderTe
 def test_settlements_that_a_program_has_not_read_are_not_pruned(store: LedgerUnderTest, tmp_path: Path) -> None:
     """The program has read each record, and was stopped before the settlement of one."""
     record = make_record(make_intent("r1"), basis=Basis.PENDING)
-    fill(store, [record, make_record(make_intent("last"))], [settle(record, random.Random(1))])
+    write_and_settle(store, [record, make_record(make_intent("last"))], settle(record, random.Random(1)))
     backend, folder = make_backend(store.address), tmp_path / "archive"
     archive(backend, folder, "2026-03-03")
     with contextlib.closing(backend.connect(create=False)) as db:
@@ -238,6 +239,32 @@ def write_and_settle(store: LedgerUnderTest, records: list[RequestRecord], settl
     async def run() -> None:
         async with open_ledger(store.make, records) as ledger:
             await ledger.settle(settlement)
+
+    asyncio.run(run())
+
+
+def test_records_in_the_files_of_a_dead_process_are_not_pruned(tmp_path: Path) -> None:
+    """The next start writes them to the ledger again, and nothing would tell that they are in the sums already."""
+    store = LedgerUnderTest(tmp_path / "ledger.db", fsync=False)
+    fill(store, [make_record(make_intent("r1")), make_record(make_intent("last"))], [])
+    backend, folder = make_backend(store.address), tmp_path / "archive"
+    archive(backend, folder, "2026-03-03")
+
+    with pytest.raises(ArchiveError, match=r"a process that has died left files .* start the server once"):
+        prune_records(backend, "2026-03-03", folder)
+
+    write_and_close(store)
+    assert prune_records(backend, "2026-03-03", folder) == Pruned(1, 1)
+    write_and_close(store)
+    assert sorted(str(record["request_id"]) for record in store.records()) == ["last", "lost_r1"]
+
+
+def write_and_close(store: LedgerUnderTest) -> None:
+    """Start a server, which writes the files of dead processes to the ledger, and stop it."""
+
+    async def run() -> None:
+        async with open_ledger(store.make, []):
+            pass
 
     asyncio.run(run())
 

@@ -27,6 +27,7 @@ from tornado_proxy.ledger.database import Backend, Database
 from tornado_proxy.ledger.dialect import Dialect
 from tornado_proxy.ledger.rollups import roll_up
 from tornado_proxy.ledger.schema import SET_META, prepare
+from tornado_proxy.ledger.writer.process_locks import ProcessLocks
 
 #: Records of one transaction, for which writers wait.
 _BATCH_SIZE = 500
@@ -56,6 +57,7 @@ def prune_records(backend: Backend, before: str, folder: Path) -> Pruned:
     links = [link for link in chain if link.day < before]
     for link in links:
         verify_file(folder, link)
+    _check_files(backend)
     removed = kept = 0
     with contextlib.closing(backend.connect(create=False)) as db:
         prepare(db, backend)  # an earlier version may have made the tables
@@ -67,6 +69,19 @@ def prune_records(backend: Backend, before: str, folder: Path) -> Pruned:
                 number = _prune_some(db, backend.dialect, some, before)
                 removed, kept = removed + number, kept + len(some) - number
     return Pruned(removed, kept)
+
+
+def _check_files(backend: Backend) -> None:
+    """Raise ArchiveError if a process of this machine has left files: the next start writes their records again."""
+    if not backend.files_path.parent.is_dir():
+        return
+    locks = ProcessLocks(backend.files_path)
+    with locks.hold_opening_lock():
+        if locks.list_dead():
+            raise ArchiveError(
+                f"a process that has died left files beside {backend.files_path}; start the server once, so that it "
+                "writes their records to the ledger, and prune then"
+            )
 
 
 def _prune_some(db: Database, dialect: Dialect, archived: Sequence[ArchivedRecord], before: str) -> int:
