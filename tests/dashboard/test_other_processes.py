@@ -81,9 +81,9 @@ def test_process_that_was_killed_is_waited_for_once_and_not_shown(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(other_processes, "_MAX_WAIT_S", 0.3)
-    path = tmp_path / "ledger.db"
-    add_row(path, ServerProcess("killed", NOW - timedelta(seconds=20), running='{"listed":[],"unlisted":{"p":9}}'))
-    add_row(path, ServerProcess("long ago", NOW - timedelta(hours=1)))
+    path, now = tmp_path / "ledger.db", datetime.now(UTC)
+    add_row(path, ServerProcess("killed", now - timedelta(seconds=20), running='{"listed":[],"unlisted":{"p":9}}'))
+    add_row(path, ServerProcess("long ago", now - timedelta(hours=1)))
 
     async def look() -> None:
         async with running(path, "one") as one:

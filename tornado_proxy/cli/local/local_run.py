@@ -111,13 +111,14 @@ class LocalRun:
         await server.start()
         proxy = RunningProxy(make_url(config.host, server.port), config.caller.project_id, config.access.bearer)
         with announced(config.folder, proxy):
+            if self._make_command is None:
+                # First: who reads the introduction may send a signal at once.
+                _on_signals(lambda: _stop(server))
             self._introduce(proxy, same_prices=server.has_prices_of_server)
             if self._make_command is not None:
                 await self._run_command(self._make_command(proxy))
                 server.stop()
                 server.stop()
-            else:
-                _on_signals(lambda: _stop(server))
             if self._dashboard is not None:
                 await self._show_dashboard(server, self._dashboard, proxy)
             await server.wait_stopped()
