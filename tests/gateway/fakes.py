@@ -26,7 +26,8 @@ from tornado_proxy.domain.budget import CounterPlan, Refusal, Reservation
 from tornado_proxy.domain.errors import ExchangeAborted, UpstreamError
 from tornado_proxy.domain.identity import Project, ProjectProvider, ProviderKey, Secret, SessionGrant
 from tornado_proxy.domain.rate import RateUnit
-from tornado_proxy.gateway.admission.admission import Admission, AdmittedRequest
+from tornado_proxy.gateway.admission.admission import Admission
+from tornado_proxy.gateway.admission.admitted import AdmittedRequest
 from tornado_proxy.gateway.admission.capacity import ArrivingBytes, Capacity, DrainLimiter
 from tornado_proxy.gateway.admission.object_ownership import ObjectOwnership
 from tornado_proxy.gateway.bodies.parsing import BodyParser

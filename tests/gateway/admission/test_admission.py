@@ -47,7 +47,7 @@ from tornado_proxy.domain.errors import (
 from tornado_proxy.domain.identity import Caller, ModelPatterns
 from tornado_proxy.domain.request import RequestFacts, Spend
 from tornado_proxy.domain.usage import Basis, Meter
-from tornado_proxy.gateway.admission.admission import AdmittedRequest
+from tornado_proxy.gateway.admission.admitted import AdmittedRequest
 from tornado_proxy.gateway.admission.model_visibility import usable_model
 from tornado_proxy.gateway.bodies.reading import check_body_length
 from tornado_proxy.gateway.context import request_intent

@@ -37,7 +37,7 @@ from tornado_proxy.domain.errors import (
 )
 from tornado_proxy.domain.identity import Member, ModelPatterns, Project
 from tornado_proxy.domain.oauth import KeySource, OAuthIssuer
-from tornado_proxy.gateway.admission.admission import AdmittedSession
+from tornado_proxy.gateway.admission.admitted import AdmittedSession
 from tornado_proxy.providers.contract import WebSocketEndpoint
 from tornado_proxy.snapshot import Snapshot
 

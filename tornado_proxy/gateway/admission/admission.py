@@ -12,10 +12,8 @@ use and only spends that have a price, refers only to objects of its project, an
 from __future__ import annotations
 
 from collections.abc import Awaitable, Iterable
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-import msgspec
 from msgspec.structs import replace
 
 from tornado_proxy.auth.credentials import find_token, find_websocket_token, list_stated_projects
@@ -24,6 +22,7 @@ from tornado_proxy.domain.errors import IdentityProviderUnavailable, ModelNotPri
 from tornado_proxy.domain.identity import Caller
 from tornado_proxy.domain.record import RequestIntent
 from tornado_proxy.domain.request import RequestFacts, Spend
+from tornado_proxy.gateway.admission.admitted import AdmittedRequest, AdmittedSession, AdmittedUpgrade
 from tornado_proxy.gateway.admission.capacity import Capacity
 from tornado_proxy.gateway.admission.model_visibility import require_visible_model
 from tornado_proxy.gateway.admission.object_ownership import ObjectOwnership
@@ -41,7 +40,6 @@ from tornado_proxy.providers.contract import (
     Endpoint,
     HttpEndpoint,
     ParsedRequest,
-    SocketReader,
     WebSocketEndpoint,
 )
 from tornado_proxy.providers.owned_objects import ModelObject, OwnedList, OwnedObject
@@ -54,53 +52,7 @@ from tornado_proxy.upstream.credentials import (
     forwarded_subprotocols,
     reject_token_in_target,
 )
-from tornado_proxy.upstream.http.messages import UpstreamRequest
-from tornado_proxy.upstream.websocket.connection import WebSocketRequest
 from tornado_proxy.wire.annotations import require_annotations
-
-
-class AdmittedRequest(msgspec.Struct, frozen=True):
-    """An HTTP request that may be sent.
-
-    `visible_objects` are the objects that its response may list, None for all; `list_sources` those of several keys.
-    """
-
-    context: RequestContext[HttpEndpoint]
-    facts: RequestFacts
-    intent: RequestIntent
-    access: ProviderAccess
-    upstream: UpstreamRequest
-    visible_objects: frozenset[str] | None = None
-    list_sources: tuple[ListSource, ...] = ()
-
-    @property
-    def is_list(self) -> bool:
-        """True if the response lists objects, of which the client may see some."""
-        return self.visible_objects is not None or bool(self.list_sources)
-
-
-@dataclass(frozen=True, slots=True)
-class AdmittedSession:
-    """A WebSocket session that may run.
-
-    `billed_elsewhere` is True for a realtime call of this proxy that is metered over its sideband already.
-    """
-
-    context: RequestContext[WebSocketEndpoint]
-    reader: SocketReader
-    access: ProviderAccess
-    billed_elsewhere: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class AdmittedUpgrade(AdmittedSession):
-    """A WebSocket session that may be opened with the request `upstream`."""
-
-    upstream: WebSocketRequest = field(kw_only=True)
-
-    def opened(self) -> AdmittedSession:
-        """Return the session without its request, which is not needed once it is open."""
-        return AdmittedSession(self.context, self.reader, self.access, self.billed_elsewhere)
 
 
 class Admission:

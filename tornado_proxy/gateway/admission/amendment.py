@@ -6,7 +6,7 @@ from msgspec.structs import replace
 
 from tornado_proxy.domain.errors import InvalidBody, RequestError
 from tornado_proxy.domain.request import RequestFacts
-from tornado_proxy.gateway.admission.admission import AdmittedRequest
+from tornado_proxy.gateway.admission.admitted import AdmittedRequest
 from tornado_proxy.gateway.context import RequestContext, request_intent
 from tornado_proxy.gateway.services import Services
 from tornado_proxy.providers.contract import HttpEndpoint

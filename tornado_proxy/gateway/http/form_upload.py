@@ -19,7 +19,7 @@ from msgspec.structs import replace
 
 from tornado_proxy.domain.errors import InvalidBody, RequestError, UpstreamError
 from tornado_proxy.domain.record import Outcome
-from tornado_proxy.gateway.admission.admission import AdmittedRequest
+from tornado_proxy.gateway.admission.admitted import AdmittedRequest
 from tornado_proxy.gateway.admission.amendment import amend
 from tornado_proxy.gateway.bodies.buffers import BodyBuffer
 from tornado_proxy.gateway.bodies.reading import read_fields

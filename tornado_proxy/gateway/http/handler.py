@@ -12,7 +12,7 @@ from tornado_proxy.domain.errors import RequestError, RequestTimeout, Stopped
 from tornado_proxy.domain.record import Outcome
 from tornado_proxy.domain.stop import Stop, StopTarget
 from tornado_proxy.domain.units import MIB
-from tornado_proxy.gateway.admission.admission import AdmittedRequest
+from tornado_proxy.gateway.admission.admitted import AdmittedRequest
 from tornado_proxy.gateway.admission.capacity import HeldBytes
 from tornado_proxy.gateway.admission.stops import find_agent_session
 from tornado_proxy.gateway.base_handler import REQUEST_ID_HEADER, error_headers, make_request_error
@@ -310,7 +310,8 @@ class ProxyHandler:
         end: RequestEnd | None = None
         recording.begin()
         try:
-            upstream = make_list_upstream(upstream, admitted) if admitted.is_list else upstream
+            if admitted.visible_objects is not None or admitted.list_sources:
+                upstream = make_list_upstream(upstream, admitted)
             end = await relay.run(upstream, services.drains)
         finally:
             services.capacity.discard(relay)

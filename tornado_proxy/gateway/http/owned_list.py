@@ -18,7 +18,7 @@ from msgspec.structs import replace
 
 from tornado_proxy.domain.errors import InvalidBody, UpstreamError
 from tornado_proxy.domain.units import MIB
-from tornado_proxy.gateway.admission.admission import AdmittedRequest
+from tornado_proxy.gateway.admission.admitted import AdmittedRequest
 from tornado_proxy.gateway.http.list_sources import ListSource
 from tornado_proxy.providers.shared.json_body import has_member
 from tornado_proxy.providers.shared.json_edit import edit_member

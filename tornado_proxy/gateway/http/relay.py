@@ -28,7 +28,7 @@ from tornado.iostream import StreamClosedError
 from tornado_proxy.domain.errors import ExchangeAborted, UpstreamError, UpstreamUnreachable
 from tornado_proxy.domain.record import Outcome
 from tornado_proxy.domain.stop import Stop, StopTarget
-from tornado_proxy.gateway.admission.admission import AdmittedRequest
+from tornado_proxy.gateway.admission.admitted import AdmittedRequest
 from tornado_proxy.gateway.admission.capacity import DrainLimiter
 from tornado_proxy.gateway.base_handler import REQUEST_ID_HEADER
 from tornado_proxy.gateway.http.public_url import own_location

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from tornado_proxy.domain.errors import UpstreamError
 from tornado_proxy.domain.identity import Secret, SessionGrant
 from tornado_proxy.domain.units import MIB
-from tornado_proxy.gateway.admission.admission import AdmittedRequest
+from tornado_proxy.gateway.admission.admitted import AdmittedRequest
 from tornado_proxy.gateway.admission.model_visibility import usable_model
 from tornado_proxy.providers.contract import ResponseEdit
 from tornado_proxy.providers.owned_objects import ModelList

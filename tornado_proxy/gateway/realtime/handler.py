@@ -14,7 +14,7 @@ from tornado_proxy.domain.errors import BadRequest, RequestError, UpgradeRejecte
 from tornado_proxy.domain.record import Outcome
 from tornado_proxy.domain.stop import Stop, StopTarget
 from tornado_proxy.domain.units import MIB
-from tornado_proxy.gateway.admission.admission import AdmittedSession
+from tornado_proxy.gateway.admission.admitted import AdmittedSession
 from tornado_proxy.gateway.admission.capacity import HeldBytes
 from tornado_proxy.gateway.admission.stops import find_agent_session
 from tornado_proxy.gateway.base_handler import REQUEST_ID_HEADER, BaseHandler

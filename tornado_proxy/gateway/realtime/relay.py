@@ -38,7 +38,7 @@ from tornado_proxy import tasks
 from tornado_proxy.domain.errors import BudgetExceeded, RequestError, UpstreamError
 from tornado_proxy.domain.record import Outcome, RequestIntent
 from tornado_proxy.domain.stop import Stop, StopTarget
-from tornado_proxy.gateway.admission.admission import AdmittedSession
+from tornado_proxy.gateway.admission.admitted import AdmittedSession
 from tornado_proxy.gateway.admission.stops import find_agent_session
 from tornado_proxy.gateway.realtime.meter import SessionRecorder
 from tornado_proxy.gateway.realtime.renewal import describe_recheck, renew_session

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from tornado_proxy.domain.errors import ModelNotPriced, RequestError
-from tornado_proxy.gateway.admission.admission import AdmittedSession
+from tornado_proxy.gateway.admission.admitted import AdmittedSession
 from tornado_proxy.gateway.context import renew_context
 from tornado_proxy.snapshot import Snapshot
 from tornado_proxy.upstream.credentials import renew_prices

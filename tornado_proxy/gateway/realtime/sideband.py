@@ -34,7 +34,7 @@ from tornado_proxy.domain.errors import (
 )
 from tornado_proxy.domain.record import Outcome
 from tornado_proxy.domain.stop import Stop, StopTarget
-from tornado_proxy.gateway.admission.admission import AdmittedRequest
+from tornado_proxy.gateway.admission.admitted import AdmittedRequest
 from tornado_proxy.gateway.context import renew_context
 from tornado_proxy.gateway.realtime.meter import SessionMeter
 from tornado_proxy.gateway.realtime.relay import ProviderSocket
