@@ -15,10 +15,13 @@ from tests.ledger.conftest import Make, open_ledger
 from tests.ledger.sample_records import make_intent, make_record
 from tornado_proxy.domain.errors import LedgerUnavailable
 from tornado_proxy.ledger.backends import make_ledger
-from tornado_proxy.ledger.database import ReadTimeout
-from tornado_proxy.ledger.reports.records_query import UsageFilter
+from tornado_proxy.ledger.database import Read, ReadTimeout
+from tornado_proxy.ledger.reports.records_page import RecordsQuery
+from tornado_proxy.ledger.reports.records_query import Record, UsageFilter
 from tornado_proxy.ledger.reports.usage import UsageQuery, UsageResult
 from tornado_proxy.ledger.reports.usage_reader_thread import UsageReaderThread
+from tornado_proxy.ledger.schema import prepare
+from tornado_proxy.ledger.sqlite.backend import SqliteBackend
 
 ALL = UsageFilter(project_id="project-a")
 
@@ -129,3 +132,43 @@ def test_query_after_close_is_refused(make: Make) -> None:
 
     with pytest.raises(LedgerUnavailable, match="closed"):
         asyncio.run(run())
+
+
+class EndingBackend(SqliteBackend):
+    """A ledger whose only lost request gets its record after the first query of the list."""
+
+    @contextlib.contextmanager
+    def read(self, is_over: Callable[[], bool] | None = None, *, snapshot: bool = False) -> Iterator[Read]:
+        with super().read(is_over, snapshot=snapshot) as read:
+
+            def read_and_end(sql: str, values: Sequence[object]) -> Iterator[Any]:
+                rows = list(read(sql, values))
+                if "FROM records r" in sql:
+                    self.end_request()
+                return iter(rows)
+
+            yield read_and_end
+
+    def end_request(self) -> None:
+        with contextlib.closing(self.connect(create=False)) as db, db.transaction():
+            db.run(
+                "INSERT INTO records (request_id, started_at, total) SELECT request_id, started_at, '1' FROM intents"
+            )
+            db.run("DELETE FROM intents")
+
+
+def test_list_has_a_lost_request_whose_record_arrives_meanwhile(tmp_path: Path) -> None:
+    """Records and lost requests are read one after the other."""
+    backend = EndingBackend(tmp_path / "ledger.db", fsync=False)
+    with contextlib.closing(backend.connect(create=True)) as db:
+        prepare(db, backend)
+        db.run("INSERT INTO intents (request_id, writer, started_at, lost_at) VALUES ('r1', 'w', '2026', '2026')")
+
+    async def run() -> list[Record]:
+        reader = UsageReaderThread(backend)
+        try:
+            return await reader.list_records(RecordsQuery(UsageFilter(), 10))
+        finally:
+            reader.close()
+
+    assert [(row["request_id"], row["total"]) for row in asyncio.run(run())] == [("r1", "0")]

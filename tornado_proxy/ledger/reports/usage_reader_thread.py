@@ -180,20 +180,20 @@ class UsageReaderThread:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     def _read_usage(self, query: UsageQuery) -> UsageResult:
-        return self._in_turn(lambda read, bounds: _sum(read, query, bounds), snapshot=True)
+        return self._in_turn(lambda read, bounds: _sum(read, query, bounds))
 
     def _read_ranked(self, query: RankedQuery) -> RankedUsage:
         def rank(read: Read, bounds: Bounds) -> RankedUsage:
             return read_ranked(read, self._backend.dialect, query, lambda each: _sum(read, each, bounds))
 
-        return self._in_turn(rank, snapshot=True)
+        return self._in_turn(rank)
 
-    def _in_turn(self, compute: Callable[[Read, Bounds], Result], *, snapshot: bool) -> Result:
-        """Return what a function computes on a connection, in turn with other queries."""
+    def _in_turn(self, compute: Callable[[Read, Bounds], Result]) -> Result:
+        """Return the result of a function that reads one snapshot, in turn with other queries."""
         self._turns.take()
         bounds = _SharedBounds(self._turns)
         try:
-            with self._backend.read(lambda: self._closed or bounds.is_over(), snapshot=snapshot) as read:
+            with self._backend.read(lambda: self._closed or bounds.is_over(), snapshot=True) as read:
                 return compute(read, bounds)
         except ReadTimeout as error:
             raise too_much_usage() from error
@@ -206,7 +206,7 @@ class UsageReaderThread:
                 check_not_pruned(read, query.which)
             return read_page(read, query)
 
-        return self._in_turn(list_page, snapshot=False)
+        return self._in_turn(list_page)
 
     def _find_requests(self, lookup: RequestLookup) -> list[Record]:
         self._turns.take()
