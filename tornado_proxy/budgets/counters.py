@@ -23,20 +23,18 @@ from tornado_proxy.domain.budget import (
 from tornado_proxy.ledger.database import Database
 from tornado_proxy.ledger.rows import format_time
 
-_SELECT = (
-    "SELECT settled, reserved FROM budget_counters "
-    "WHERE kind = ? AND project_id = ? AND subject = ? AND period_begin = ?"
-)
+#: The columns of CounterKey.values, those of all of its members, and the condition of a row with its values.
+KEY_COLUMNS = "kind, project_id, subject, period_begin"
+COLUMNS = f"{KEY_COLUMNS}, period_end"
+HAS_KEY = "kind = ? AND project_id = ? AND subject = ? AND period_begin = ?"
+
+_SELECT = f"SELECT settled, reserved FROM budget_counters WHERE {HAS_KEY}"  # noqa: S608  # names of ours
 _INSERT = (
-    "INSERT INTO budget_counters (kind, project_id, subject, period_begin, period_end, settled, reserved) "
+    f"INSERT INTO budget_counters ({COLUMNS}, settled, reserved) "  # noqa: S608  # names of ours
     "VALUES (?, ?, ?, ?, ?, '0', '0') ON CONFLICT DO NOTHING"
 )
-_UPDATE = (
-    "UPDATE budget_counters SET settled = ?, reserved = ? "
-    "WHERE kind = ? AND project_id = ? AND subject = ? AND period_begin = ?"
-)
-_COLUMNS = "kind, project_id, subject, period_begin, period_end, settled, reserved"
-_SELECT_ALL = f"SELECT {_COLUMNS} FROM budget_counters"  # noqa: S608  # names of ours
+_UPDATE = f"UPDATE budget_counters SET settled = ?, reserved = ? WHERE {HAS_KEY}"  # noqa: S608  # names of ours
+_SELECT_ALL = f"SELECT {COLUMNS}, settled, reserved FROM budget_counters"  # noqa: S608  # names of ours
 _SELECT_STATED = f"{_SELECT_ALL} WHERE kind = ? AND subject IN (SELECT token_id FROM token_budgets)"  # noqa: S608  # names of ours
 _SELECT_OF_SUBJECT = f"{_SELECT_ALL} WHERE kind = ? AND project_id = ? AND subject = ?"
 

@@ -42,7 +42,8 @@ _SELECT_RESERVATION = (
     "SELECT state, total, subtotal, counters, counted_total, counted_subtotal FROM budget_reservations "
     "WHERE request_id = ?"
 )
-#: Of requests whose record frees them.  Few: most requests reserve from slices.
+#: Those that a record frees.  Few or none: most requests reserve from slices.
+_SELECT_ANY = "SELECT 1 FROM budget_reservations WHERE state IN ('open', 'held') LIMIT 1"
 _SELECT_OPEN = (
     "SELECT request_id FROM budget_reservations WHERE state IN ('open', 'held') AND request_id >= ? AND request_id <= ?"
 )
@@ -269,7 +270,7 @@ class Folding:
                 self._budgets.run(_SET_STATE, ("pending", *values))
             else:
                 self._budgets.run(_SET_STATE, ("held", *values))
-        if ended:
+        if ended and self._budgets.fetch_rows(_SELECT_ANY):
             reserved = {str(row[0]) for row in self._budgets.fetch_rows(_SELECT_OPEN, (min(ended), max(ended)))}
             freed = sorted(reserved.intersection(ended))
             for start in range(0, len(freed), _MAX_IDS):

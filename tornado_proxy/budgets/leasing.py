@@ -23,6 +23,9 @@ from decimal import Decimal
 
 from tornado_proxy.budgets import ledger_records
 from tornado_proxy.budgets.counters import (
+    COLUMNS,
+    HAS_KEY,
+    KEY_COLUMNS,
     CounterChanges,
     CounterKey,
     encode_keys,
@@ -38,28 +41,21 @@ from tornado_proxy.ledger.database import Database
 from tornado_proxy.ledger.dialect import Dialect, Insert
 from tornado_proxy.ledger.rows import format_time
 
-_SELECT_OWN = (
-    "SELECT amount, recalled FROM budget_leases WHERE writer = ? AND kind = ? AND project_id = ? AND subject = ? "
-    "AND period_begin = ?"
-)
+_SELECT_OWN = f"SELECT amount, recalled FROM budget_leases WHERE writer = ? AND {HAS_KEY}"  # noqa: S608
 _UPSERT = (
-    "INSERT INTO budget_leases (writer, kind, project_id, subject, period_begin, period_end, amount, used, recalled, "
-    "renewed_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, 0, ?) ON CONFLICT (writer, kind, project_id, subject, period_begin) "
+    f"INSERT INTO budget_leases (writer, {COLUMNS}, amount, used, recalled, renewed_at) "  # noqa: S608
+    f"VALUES (?, ?, ?, ?, ?, ?, ?, ?, 0, ?) ON CONFLICT (writer, {KEY_COLUMNS}) "
     "DO UPDATE SET amount = excluded.amount, used = excluded.used, recalled = 0, renewed_at = excluded.renewed_at"
 )
-_DELETE = (
-    "DELETE FROM budget_leases WHERE writer = ? AND kind = ? AND project_id = ? AND subject = ? AND period_begin = ?"
-)
+_DELETE = f"DELETE FROM budget_leases WHERE writer = ? AND {HAS_KEY}"  # noqa: S608
 _RENEW = "UPDATE budget_leases SET renewed_at = ? WHERE writer = ?"
 _COUNT_OWN = "SELECT count(*) FROM budget_leases WHERE writer = ?"
-_SELECT_RECALLED = (
-    "SELECT kind, project_id, subject, period_begin, period_end FROM budget_leases WHERE writer = ? AND recalled = 1"
-)
-_OF_OTHERS = "writer <> ? AND kind = ? AND project_id = ? AND subject = ? AND period_begin = ?"
+_SELECT_RECALLED = f"SELECT {COLUMNS} FROM budget_leases WHERE writer = ? AND recalled = 1"  # noqa: S608
+_OF_OTHERS = f"writer <> ? AND {HAS_KEY}"
 _SELECT_OTHERS = f"SELECT 1 FROM budget_leases WHERE {_OF_OTHERS} LIMIT 1"  # noqa: S608
 _SELECT_UNANSWERED = f"SELECT 1 FROM budget_leases WHERE {_OF_OTHERS} AND recalled = 1 LIMIT 1"  # noqa: S608
 _RECALL = f"UPDATE budget_leases SET recalled = 1 WHERE {_OF_OTHERS}"  # noqa: S608
-_SELECT_IDLE = "SELECT kind, project_id, subject, period_begin, period_end, amount, used FROM budget_leases"
+_SELECT_IDLE = f"SELECT {COLUMNS}, amount, used FROM budget_leases"  # noqa: S608
 _SELECT_OF = f"{_SELECT_IDLE} WHERE writer = ?"
 _DELETE_OF = ("DELETE FROM budget_leases WHERE writer = ?", "DELETE FROM leased_requests WHERE writer = ?")
 _SELECT_CURSOR = "SELECT value FROM budget_meta WHERE key = 'cursor'"
@@ -100,7 +96,7 @@ CREATE TABLE IF NOT EXISTS budget_leases (
     used {sql.text} NOT NULL,
     recalled {sql.number} NOT NULL,
     renewed_at {sql.text} NOT NULL,
-    PRIMARY KEY (writer, kind, project_id, subject, period_begin)
+    PRIMARY KEY (writer, {KEY_COLUMNS})
 ) {sql.keyed_table_end};
 CREATE TABLE IF NOT EXISTS leased_requests (
     request_id {sql.text} PRIMARY KEY,

@@ -31,9 +31,9 @@ _ZERO = Decimal(0)
 _SHARE = 10
 
 #: The most that a process leases: this many times the largest bound, or this many USD if that is more; with many
-#: requests, this many times those since the last sync.
+#: requests, this many times those between two syncs.
 _MIN_BOUNDS = 256
-_SPARE = 2
+_SPARE = 4
 _MAX_USD = Decimal(1)
 
 #: Requests of a counter within _IDLE_S that make a lease worthwhile.
@@ -64,7 +64,8 @@ class Slice:
         limit: The lowest limit that it was leased for.
         asked: The lowest limit that requests had since the last sync; None if there was none.
         bound: The largest bound of the requests before the last sync; `asked_bound` is that of the requests since.
-        asks: Requests since `asked_at` was long ago; `new_asks` are those since the last sync.
+        asks: Requests since `asked_at` was long ago; `new_asks` are those since the last sync, and `need` those of the
+            syncs before it, of which each counts half of the next.
         asked_at: The time of the last request, monotonic.
         recalled_at: When another process asked for the idle part, monotonic.
         denied_at: When nothing could be leased, monotonic.
@@ -82,6 +83,7 @@ class Slice:
     asked_bound: Decimal = _ZERO
     asks: int = 0
     new_asks: int = 0
+    need: int = 0
     asked_at: float = float("-inf")
     recalled_at: float = float("-inf")
     denied_at: float = float("-inf")
@@ -114,7 +116,8 @@ class Slice:
     def find_lease(self, left: Decimal, now: float) -> Decimal:
         """Return the amount to be idle, of `left` that the counter has left."""
         share = left / _SHARE
-        wanted = max(_MAX_USD, max(_MIN_BOUNDS, _SPARE * self.new_asks) * self.bound)
+        self.need, self.new_asks = max(self.new_asks, self.need // 2), 0
+        wanted = max(_MAX_USD, max(_MIN_BOUNDS, _SPARE * self.need) * self.bound)
         self.is_near = share < wanted
         return min(share, wanted) if self.is_wanted(now) and share >= self.bound else _ZERO
 
@@ -239,11 +242,8 @@ class Slices:
 
     def count(self, request_ids: Iterable[str]) -> dict[str, LeasedRequest]:
         """Drop the requests whose records are counted, with their parts of slices; return them."""
-        counted = {
-            request_id: request
-            for request_id in request_ids
-            if (request := self.requests.pop(request_id, None)) is not None
-        }
+        pop = self.requests.pop
+        counted = {request_id: request for request_id in request_ids if (request := pop(request_id, None)) is not None}
         sums = _sum_by_slice(counted.values())
         with self.lock:  # as short as possible: the event loop may wait for it
             for one, amount in sums.items():
@@ -290,7 +290,6 @@ class Slices:
                 one.bound, one.asked_bound = one.asked_bound, _ZERO
             used = one.used
             lease = one.find_lease(left - used, now)
-            one.new_asks = 0
             self.is_near = self.is_near or one.is_near
             if not lease:
                 one.denied_at = now
