@@ -106,6 +106,38 @@ def test_slice_is_given_back_when_no_request_takes_from_it(
     assert store.leasing.read_idle() == {}
 
 
+def test_slice_of_a_budget_with_much_left_is_kept_in_a_pause(
+    budgets: BudgetsUnderTest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slices = Slices()
+    store = budgets.open("leasing", slices=slices)
+    lease(store, slices, Budget(MONTH, Decimal(1_000_000)))
+    monkeypatch.setattr(slices_module, "_IDLE_S", 0.0)
+    store.sync_leases()
+    assert raw_reserved(store) == 128  # 256 bounds
+    assert store.is_far
+
+    # Another process has spent it to 5 USD: a tenth is less than 256 bounds.
+    budgets.write(record("a", "999995"))
+    store.folding.fold()
+    slices.forget()
+    store.sync_leases()
+    assert raw_reserved(store) == 0
+    assert not store.is_far
+
+
+def test_slice_grows_with_its_requests(budgets: BudgetsUnderTest) -> None:
+    slices = Slices()
+    store, budget = budgets.open("leasing", slices=slices), Budget(MONTH, Decimal(1_000_000))
+    lease(store, slices, budget)
+
+    for number in range(100):
+        assert slices.take(reservation(f"{number}", "0.5", budget))
+    store.sync_leases()
+
+    assert raw_reserved(store) == 50 + 200  # 100 bounds are used, and four times as many are idle
+
+
 def test_slice_that_was_given_back_is_leased_again(
     budgets: BudgetsUnderTest, process: tuple[BudgetStore, Slices], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -39,8 +39,9 @@ _MAX_USD = Decimal(1)
 #: Requests of a counter within _IDLE_S that make a lease worthwhile.
 _MIN_ASKS = 2
 
-#: Seconds without a request after which the idle part is given back.
-_IDLE_S = 2.0
+#: Seconds without a request after which the idle part is given back; the second while the counter has much left, so
+#: that requests after a pause find it.
+_IDLE_S, _FAR_IDLE_S = 2.0, 30.0
 
 #: Seconds in which a counter is not leased again after another process has asked for the idle part.
 _RECALLED_S = 5.0
@@ -107,7 +108,8 @@ class Slice:
 
     def is_wanted(self, now: float) -> bool:
         """Return True if requests are likely to take from it soon."""
-        return self.asks >= _MIN_ASKS and now - self.asked_at < _IDLE_S and now - self.recalled_at >= _RECALLED_S
+        is_used = now - self.asked_at < (_IDLE_S if self.is_near else _FAR_IDLE_S)
+        return self.asks >= _MIN_ASKS and is_used and now - self.recalled_at >= _RECALLED_S
 
     def is_leasable(self, limit: Decimal, now: float) -> bool:
         """Return True if a sync may lease more of it, or has to give back what exceeds a lower limit."""
