@@ -183,3 +183,27 @@ def test_admin_port_stops_and_resumes(two: tuple[ProxyProcess, ...], provider: R
     assert send(proxy, "DELETE", f"/v1/stops/{stop['id']}").json() == stop
     assert send(proxy, "DELETE", f"/v1/stops/{stop['id']}").status_code == 404
     assert post(proxy, "ada").status_code == 200
+
+
+def test_stopped_participant_can_cancel_its_work_at_the_provider_and_nothing_else(tmp_path: Path) -> None:
+    with (
+        running_simulator(Simulator(settle_s=60)) as url,
+        running_proxy(tmp_path, url) as proxy,
+        httpx.Client(base_url=proxy.base_url, headers={"Authorization": f"Bearer {mint()}"}) as client,
+    ):
+        work = {"model": "gpt-4o-mini", "input": "hi", "background": True}
+        made = client.post("/v1/responses", json=work).json()["id"]
+        item = {"model": "claude-haiku-4-5", "max_tokens": 5, "messages": [{"role": "user", "content": "hi"}]}
+        batch = client.post(
+            "/anthropic/v1/messages/batches", json={"requests": [{"custom_id": "a", "params": item}]}
+        ).json()["id"]
+
+        with stopped(proxy, StopTarget(project_id=PROJECT)):
+            wait_until(lambda: client.get(f"/v1/responses/{made}").status_code == 403, "the stop")
+            refused = client.post("/v1/responses", json=work)
+            cancelled = client.post(f"/v1/responses/{made}/cancel")
+            ended = client.post(f"/anthropic/v1/messages/batches/{batch}/cancel")
+
+    assert refused.json()["error"]["code"] == "stopped"
+    assert (cancelled.status_code, cancelled.json()["status"]) == (200, "cancelled")
+    assert (ended.status_code, ended.json()["processing_status"]) == (200, "canceling")

@@ -281,12 +281,13 @@ class HttpEndpoint:
     read.  Requests are charged if `reader` is set (from the response) or `sideband` is (from its frames); else they are
     free.  `deferred_usage` is set if usage can come after the response.  `shows_usage` is set if the response can state
     the deferred usage of the object in the path, `ends_usage` if the usage cannot be fetched after the request, which
-    deletes the object.  `priced_as` is the endpoint of the price list whose prices hold, "" for `path`.
-    `session_keys`: short-lived keys of ours are accepted.  `takes_batch`: a body holds many requests, and may be larger
-    than others.  `content_members` are the names of members that hold text of a prompt or data, of which `parse` reads
-    at most whether it is empty: of a large body it gets an outline without them (shared/body_outline.py).
-    `admits_by_fields`: of a form `parse` reads no content of a file, so that it may be sent while files arrive.
-    `rewrites_body`: the proxy may rewrite a whole response body, because a list, a URL or a short-lived key is in it.
+    deletes the object.  `ends_work`: the request ends work that is charged, so that no stop refuses it.  `priced_as` is
+    the endpoint of the price list whose prices hold, "" for `path`.  `session_keys`: short-lived keys of ours are
+    accepted.  `takes_batch`: a body holds many requests, and may be larger than others.  `content_members` are the
+    names of members that hold text of a prompt or data, of which `parse` reads at most whether it is empty: of a large
+    body it gets an outline without them (shared/body_outline.py).  `admits_by_fields`: of a form `parse` reads no
+    content of a file, so that it may be sent while files arrive.  `rewrites_body`: the proxy may rewrite a whole
+    response body, because a list, a URL or a short-lived key is in it.
     """
 
     method: str
@@ -299,6 +300,7 @@ class HttpEndpoint:
     deferred_usage: DeferredUsage | None = None
     shows_usage: DeferredUsage | None = None
     ends_usage: DeferredUsage | None = None
+    ends_work: bool = False
     response_edits: ResponseEdits = ResponseEdits()
     objects: OwnedObject | OwnedList | ModelList | ModelObject | None = None
     priced_as: str = ""

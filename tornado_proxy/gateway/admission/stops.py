@@ -11,7 +11,7 @@ import asyncio
 from tornado_proxy.domain.errors import Stopped
 from tornado_proxy.gateway.admission.capacity import Capacity
 from tornado_proxy.gateway.context import RequestContext
-from tornado_proxy.providers.contract import Endpoint
+from tornado_proxy.providers.contract import Endpoint, HttpEndpoint
 from tornado_proxy.snapshot import SnapshotHolder
 from tornado_proxy.wire.client_facts import attribute_request
 
@@ -22,9 +22,16 @@ _INTERVAL_S = 0.25
 
 def require_not_stopped(context: RequestContext[Endpoint], agent_session: str | None = None) -> None:
     """Raise Stopped if a stop covers a request; `agent_session` is the one that the request states, if it is known."""
+    if ends_work(context.endpoint):
+        return
     for stop in context.snapshot.state.stops:
         if stop.target.covers(context.caller, agent_session):
             raise Stopped(f"{stop}; ask an admin of project {context.project.name} to resume it")
+
+
+def ends_work(endpoint: Endpoint) -> bool:
+    """Return True for an endpoint that cancels work at the provider: a stop must not keep that work running."""
+    return isinstance(endpoint, HttpEndpoint) and endpoint.ends_work
 
 
 def find_agent_session(context: RequestContext[Endpoint]) -> str | None:

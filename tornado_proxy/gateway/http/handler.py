@@ -14,7 +14,7 @@ from tornado_proxy.domain.stop import Stop, StopTarget
 from tornado_proxy.domain.units import MIB
 from tornado_proxy.gateway.admission.admitted import AdmittedRequest
 from tornado_proxy.gateway.admission.capacity import HeldBytes
-from tornado_proxy.gateway.admission.stops import find_agent_session
+from tornado_proxy.gateway.admission.stops import ends_work, find_agent_session
 from tornado_proxy.gateway.base_handler import REQUEST_ID_HEADER, error_headers, make_request_error
 from tornado_proxy.gateway.bodies.buffers import BodyBuffer
 from tornado_proxy.gateway.bodies.reading import check_body_length, read_small
@@ -227,7 +227,9 @@ class ProxyHandler:
     def is_covered(self, target: StopTarget) -> bool:
         """Return True if a stop of `target` covers the request; its body may name the agent session, later."""
         context = self._context
-        return context is not None and target.covers(context.caller, find_agent_session(context))
+        if context is None or ends_work(context.endpoint):
+            return False
+        return target.covers(context.caller, find_agent_session(context))
 
     def stop(self, stop: Stop) -> None:
         """Refuse the request when it has arrived, or at once if it is being sent."""

@@ -30,6 +30,7 @@ from tornado_proxy.domain.record import Outcome
 from tornado_proxy.domain.stop import Stop, StopTarget
 from tornado_proxy.gateway.admission.admitted import AdmittedRequest
 from tornado_proxy.gateway.admission.capacity import DrainLimiter
+from tornado_proxy.gateway.admission.stops import ends_work
 from tornado_proxy.gateway.base_handler import REQUEST_ID_HEADER
 from tornado_proxy.gateway.http.public_url import own_location
 from tornado_proxy.gateway.http.relay_protocols import Client, RelayHooks
@@ -154,8 +155,8 @@ class HttpRelay:
 
     def is_covered(self, target: StopTarget) -> bool:
         """Return True if a stop of `target` covers the request."""
-        intent = self._admitted.intent
-        return target.covers(intent.caller, intent.attribution.agent_session)
+        intent, endpoint = self._admitted.intent, self._admitted.context.endpoint
+        return not ends_work(endpoint) and target.covers(intent.caller, intent.attribution.agent_session)
 
     def stop(self, stop: Stop) -> None:
         """Stop now because of a stop that covers the request; no effect on a response that is delivered."""

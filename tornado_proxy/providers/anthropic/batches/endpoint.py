@@ -206,6 +206,6 @@ BATCH_ENDPOINTS = (
     HttpEndpoint("GET", PATH, objects=OwnedList(PATH), response_edits=_EDITS),
     HttpEndpoint("GET", PATH + "/{id}", objects=OwnedObject(), response_edits=_EDITS),
     HttpEndpoint("DELETE", PATH + "/{id}", objects=OwnedObject(), response_edits=_EDITS, ends_usage=_DEFERRED_USAGE),
-    HttpEndpoint("POST", PATH + "/{id}/cancel", objects=OwnedObject(), response_edits=_EDITS),
+    HttpEndpoint("POST", PATH + "/{id}/cancel", objects=OwnedObject(), response_edits=_EDITS, ends_work=True),
     HttpEndpoint("GET", PATH + "/{id}/results", objects=OwnedObject()),
 )

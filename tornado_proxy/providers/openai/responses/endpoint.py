@@ -221,7 +221,9 @@ _DEFERRED_USAGE = DeferredUsage(
 )
 
 
-def _stored_response(method: str, path: str, *, shows_usage: bool = False, ends_usage: bool = False) -> HttpEndpoint:
+def _stored_response(
+    method: str, path: str, *, shows_usage: bool = False, ends_usage: bool = False, ends_work: bool = False
+) -> HttpEndpoint:
     # Free: a response is charged when it is created, not when it is fetched or deleted.
     return HttpEndpoint(
         method,
@@ -229,6 +231,7 @@ def _stored_response(method: str, path: str, *, shows_usage: bool = False, ends_
         objects=OwnedObject(),
         shows_usage=_DEFERRED_USAGE if shows_usage else None,
         ends_usage=_DEFERRED_USAGE if ends_usage else None,
+        ends_work=ends_work,
     )
 
 
@@ -245,6 +248,6 @@ RESPONSE_ENDPOINTS = (
     HttpEndpoint("POST", "/v1/responses/input_tokens", parse=parse, priced_as="/v1/responses", content_members=CONTENT),
     _stored_response("GET", "/v1/responses/{id}", shows_usage=True),
     _stored_response("DELETE", "/v1/responses/{id}", ends_usage=True),
-    _stored_response("POST", "/v1/responses/{id}/cancel", shows_usage=True),
+    _stored_response("POST", "/v1/responses/{id}/cancel", shows_usage=True, ends_work=True),
     _stored_response("GET", "/v1/responses/{id}/input_items"),
 )
