@@ -244,6 +244,25 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> LedgerUnderTest:
     return open_test_database(request, tmp_path)
 
 
+def test_bill_of_one_agent_session_has_no_amount_of_another(store: LedgerUnderTest) -> None:
+    """The dashboard asks for it by interval, and tells apart the sessions that it shows."""
+    sessions = ["s1", "s1", "s2"]
+    intents = [
+        make_intent(f"r{number}", attribution=Attribution(agent_session=name)) for number, name in enumerate(sessions)
+    ]
+    fill(store, [make_record(intent) for intent in intents], [])
+    add_to_sums(store)
+    query = UsageQuery(
+        UsageFilter(agent_session="s1"), Interval.DAY, ("agent_session",), group_rows=True, told_apart=("s1",)
+    )
+
+    with make_backend(store.address).read(snapshot=True) as read:
+        found = sum_groups(read, query, NO_BOUNDS)
+
+    assert [(row.key[-1], row.requests) for row in found.rows] == [("s1", 2)]
+    assert found.total == Decimal("0.004725")
+
+
 def test_answers_from_sums_are_those_of_reading_every_record(store: LedgerUnderTest) -> None:
     chance = random.Random(4)
     records = [make_random_record(number, chance) for number in range(400)]

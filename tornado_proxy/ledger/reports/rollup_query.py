@@ -223,7 +223,7 @@ def _read_attribute(read: Read, question: Question, attribute: str) -> Iterator[
     """
     value = None if attribute == ANNOTATIONS else getattr(question.which, attribute)
     selected = question if value is None else replace(question, which=replace(question.which, **{attribute: None}))
-    if question.told_apart is not None and is_alone(selected, attribute):
+    if value is None and question.told_apart is not None and is_alone(selected, attribute):
         stated = list(_read_told_apart(read, selected, attribute))
     else:
         stated = list(_read_stated(read, selected, attribute, value))
