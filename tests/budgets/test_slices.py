@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from pathlib import Path
 from types import SimpleNamespace
+from typing import NoReturn
 
 import pytest
 from hypothesis import given, settings
@@ -20,12 +21,14 @@ from tests.budgets.conftest import CALLER, MONTH, NOW, BudgetsUnderTest, _create
 from tests.budgets.test_keeper import BUDGET, figures, now, open_keeper, wait_for_figures
 from tornado_proxy.budgets import dead_processes
 from tornado_proxy.budgets import slices as slices_module
+from tornado_proxy.budgets.backends import open_store
 from tornado_proxy.budgets.counters import CounterKey
 from tornado_proxy.budgets.keeper import BudgetKeeper
 from tornado_proxy.budgets.slices import Slices
 from tornado_proxy.budgets.store import BudgetStore
 from tornado_proxy.domain.budget import Budget, BudgetRefusal, CounterPlan, Refusal, Reservation
 from tornado_proxy.domain.usage import Basis
+from tornado_proxy.ledger.database import StoreError
 from tornado_proxy.ledger.writer.process_locks import ProcessLocks
 
 LARGE = Budget(MONTH, Decimal(100))
@@ -352,6 +355,67 @@ def test_process_that_was_thought_dead_reserves_its_requests_once(
     assert raw_reserved(returned) == 0
 
 
+def reopen(budgets: BudgetsUnderTest, store: BudgetStore, slices: Slices) -> BudgetStore:
+    """Connect again as the keeper does after a fault."""
+    store.close()
+    returned = open_store(budgets.address, store._databases.locks, slices=slices)
+    budgets.opened[budgets.opened.index(store)] = returned
+    slices.forget()
+    return returned
+
+
+def test_request_that_is_counted_while_its_process_has_no_connection_leaves_the_slice(
+    budgets: BudgetsUnderTest, process: tuple[BudgetStore, Slices]
+) -> None:
+    store, slices = process
+    assert slices.take(reservation("a", "0.5", LARGE))
+    budgets.write(record("a", "0.2"))
+    budgets.store.folding.fold()
+
+    reopen(budgets, store, slices).sync_leases()
+
+    assert slices.requests == {}
+    assert budgets.figures() == {"": usd("0.2", "0")}
+
+
+def test_request_of_unknown_cost_is_held_after_a_fault(
+    budgets: BudgetsUnderTest, process: tuple[BudgetStore, Slices], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, slices = process
+    assert slices.take(reservation("a", "0.5", LARGE))
+    budgets.write(record("a", "0", basis=Basis.UNSETTLED))
+    store.folding.fold()
+    with monkeypatch.context() as patch:
+        patch.setattr(store.leasing, "_write_leases", fail)
+        with pytest.raises(StoreError):
+            store.sync_leases()
+
+    reopen(budgets, store, slices).sync_leases()
+
+    assert budgets.figures() == {"": usd("0", "0.5")}
+
+
+def test_request_that_was_shown_before_a_fault_is_not_shown_when_it_has_ended(
+    budgets: BudgetsUnderTest, process: tuple[BudgetStore, Slices]
+) -> None:
+    store, slices = process
+    assert slices.take(reservation("a", "0.5", LARGE))
+    store.sync_leases()
+    assert [one.request_id for one in store.list_reservations()] == ["a"]
+    budgets.write(record("a", "0.2"))
+
+    returned = reopen(budgets, store, slices)
+    returned.folding.fold()
+    returned.sync_leases()
+
+    assert returned.list_reservations() == []
+
+
+def fail(*_: object) -> NoReturn:
+    """Raise the fault of a database."""
+    raise StoreError("the disk is full")
+
+
 def leave_intent(store: BudgetStore, request_id: str) -> None:
     """Write the intent of a request that can cost 0.5 USD."""
     store._databases.ledger.run(
@@ -443,7 +507,7 @@ OPERATIONS = st.lists(
         st.tuples(st.just("burst"), st.integers(0, 2), st.sampled_from(["0.01", "0.1", "0.2", "1.5"])),
         st.tuples(st.just("sync"), st.integers(0, 2), st.just("")),
         st.tuples(st.just("end"), st.integers(0, 50), st.sampled_from(["0", "0.5", "1"])),
-        st.tuples(st.sampled_from(["fold", "sync"]), st.integers(0, 2), st.just("")),
+        st.tuples(st.sampled_from(["fold", "sync", "fault"]), st.integers(0, 2), st.just("")),
         st.tuples(st.sampled_from(["release", "kill"]), st.integers(0, 50), st.just("")),
     ),
     max_size=40,
@@ -535,6 +599,11 @@ class World:
         self.open(number)
         self.under_way = {name: one for name, one in self.under_way.items() if one[0] != number}
         self.processes[number][0].free_dead()
+
+    def fault(self, number: int, _: str = "") -> None:
+        """Let a process lose its connections, and connect again."""
+        store, slices = self.processes[number]
+        self.processes[number] = reopen(self.budgets, store, slices), slices
 
     def fold(self, number: int, _: str = "") -> None:
         """Count records in a process."""

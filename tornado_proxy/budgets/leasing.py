@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
@@ -57,9 +56,10 @@ _SELECT_UNANSWERED = f"SELECT 1 FROM budget_leases WHERE {_OF_OTHERS} AND recall
 _RECALL = f"UPDATE budget_leases SET recalled = 1 WHERE {_OF_OTHERS}"  # noqa: S608
 _SELECT_IDLE = f"SELECT {COLUMNS}, amount, used FROM budget_leases"  # noqa: S608
 _SELECT_OF = f"{_SELECT_IDLE} WHERE writer = ?"
-_DELETE_OF = ("DELETE FROM budget_leases WHERE writer = ?", "DELETE FROM leased_requests WHERE writer = ?")
+_DELETE_SHOWN = "DELETE FROM leased_requests WHERE writer = ?"
+_DELETE_OF = ("DELETE FROM budget_leases WHERE writer = ?", _DELETE_SHOWN)
 _SELECT_CURSOR = "SELECT value FROM budget_meta WHERE key = 'cursor'"
-_SELECT_PENDING = "SELECT counters FROM budget_reservations WHERE request_id = ? AND state = 'pending'"
+_SELECT_PENDING = "SELECT 1 FROM budget_reservations WHERE request_id = ? AND state = 'pending' AND counters = '[]'"
 _SET_PENDING = "UPDATE budget_reservations SET total = ?, subtotal = ?, counters = ? WHERE request_id = ?"
 
 _INSERT_HELD = (
@@ -109,17 +109,11 @@ CREATE TABLE IF NOT EXISTS leased_requests (
 """
 
 
-@dataclass(frozen=True, slots=True)
-class _Counted:
-    """A request of this process whose record is counted, without a known cost or with one that comes later."""
-
-    request_id: str
-    request: LeasedRequest
-    basis: Basis
-
-
 class Leasing:
-    """The leases of one process.  Methods raise StoreError if a database fails; the slices stay valid then."""
+    """The leases of one process.
+
+    Methods raise StoreError if a database fails.  The slices stay valid then; a new object with them continues.
+    """
 
     def __init__(self, budgets: Database, ledger: Database, dialect: Dialect, writer_id: str, slices: Slices) -> None:
         self._budgets = budgets
@@ -128,11 +122,10 @@ class Leasing:
         self._row_lock = dialect.row_lock
         self._writer_id = writer_id
         self._slices = slices
-        #: The seq of the last record that was looked for among the requests.
-        self._seen = self._read_cursor()
-        #: The reservations that a failed transaction was to hold.
-        self._to_hold: list[_Counted] = []
         self._shown: set[str] = set()
+        if slices.slices:
+            # After a fault: those that have ended are not known, the others are written again.
+            budgets.run(_DELETE_SHOWN, (writer_id,))
         self._renewed_at = time.monotonic()
         #: True after a fault: another process may have held requests of this one that are under way.
         self._takes_back = bool(slices.requests)
@@ -145,8 +138,8 @@ class Leasing:
         """
         slices = self._slices
         cursor = self._read_cursor()
-        if not (slices.slices or slices.requests or self._to_hold or self._shown):
-            self._seen = cursor
+        if not (slices.slices or slices.requests or slices.to_hold or self._shown):
+            slices.seen = cursor
             return
         self._drop_counted(cursor, hold=hold)
         slices.return_idle(self._list_recalled())
@@ -155,19 +148,19 @@ class Leasing:
             self._renew(now)
         due = slices.list_due(now)
         shown = self._list_shown(datetime.now(UTC))
-        if due or self._to_hold or shown != self._shown:
+        if due or slices.to_hold or shown != self._shown:
             self._write(due, shown, now)
         if self._takes_back:
             self._take_back()
-        self._seen = max(self._seen, cursor)
+        slices.seen = max(slices.seen, cursor)
 
     def note_counted(self, seqs: range, groups: Iterable[RecordGroup], *, hold: bool) -> None:
         """Drop requests whose records this process has counted: those with `seqs`; `hold` as for sync()."""
-        if seqs.start > self._seen + 1:
+        if seqs.start > self._slices.seen + 1:
             return  # another process has counted some before; sync() looks for all
         for group in groups if self._slices.requests else ():
             self._drop(group.basis, group.request_ids, hold=hold)
-        self._seen = max(self._seen, seqs.stop - 1)
+        self._slices.seen = max(self._slices.seen, seqs.stop - 1)
 
     def is_recalled(self) -> bool:
         """Return True if another process asks for what this one has idle."""
@@ -213,9 +206,9 @@ class Leasing:
         return int(str(rows[0][0])) if rows else 0
 
     def _drop_counted(self, cursor: int, *, hold: bool) -> None:
-        if not self._slices.requests or cursor <= self._seen:
+        if not self._slices.requests or cursor <= self._slices.seen:
             return
-        for ended in ledger_records.read_ended(self._ledger, self._dialect, self._seen, cursor):
+        for ended in ledger_records.read_ended(self._ledger, self._dialect, self._slices.seen, cursor):
             self._slices.count(ended.settled)
             self._drop(Basis.UNSETTLED, ended.unsettled, hold=hold)
             self._drop(Basis.PENDING, ended.pending, hold=hold)
@@ -223,7 +216,7 @@ class Leasing:
     def _drop(self, basis: Basis, request_ids: Iterable[str], *, hold: bool) -> None:
         counted = self._slices.count(request_ids)
         if basis is Basis.PENDING or (basis is Basis.UNSETTLED and hold):
-            self._to_hold += [_Counted(*one, basis) for one in counted.items()]
+            self._slices.to_hold.update({request_id: (request, basis) for request_id, request in counted.items()})
 
     def _list_recalled(self) -> list[CounterKey]:
         rows = self._budgets.fetch_rows(_SELECT_RECALLED, (self._writer_id,))
@@ -263,18 +256,19 @@ class Leasing:
             # The rows may be written or not: the next sync reads them.
             self._slices.forget()
             raise
-        self._to_hold.clear()
+        self._slices.to_hold.clear()
         self._shown = shown
         self._slices.grant(granted)
 
     def _write_leases(self, due: Collection[CounterKey], now: float) -> dict[CounterKey, Decimal]:
-        keys = sorted({*due, *(key for counted in self._to_hold for key in counted.request.amounts)})
-        if self._to_hold:
+        to_hold = self._slices.to_hold
+        keys = sorted({*due, *(key for request, _ in to_hold.values() for key in request.amounts)})
+        if to_hold:
             # Folding locks reservations before counters; so nothing folds meanwhile.
             self._budgets.fetch_rows(f"{_SELECT_CURSOR} {self._row_lock}")
         figures = {key: list(lock_counter(self._budgets, self._row_lock, key)) for key in keys}
-        for counted in self._to_hold:
-            for key, amount in self._hold(counted):
+        for request_id, (request, basis) in to_hold.items():
+            for key, amount in self._hold(request_id, request, basis):
                 figures[key][1] += amount
         granted = {key: self._lease(key, figures[key], now) for key in due}
         for key, (settled, reserved) in figures.items():
@@ -299,18 +293,18 @@ class Leasing:
             self._budgets.run(_DELETE, (self._writer_id, *key.values))
         return amount
 
-    def _hold(self, counted: _Counted) -> list[tuple[CounterKey, Decimal]]:
+    def _hold(self, request_id: str, request: LeasedRequest, basis: Basis) -> list[tuple[CounterKey, Decimal]]:
         """Reserve the bound of a request, which was in slices, in a row; return what its counters reserve."""
-        request = counted.request
+        amounts = list(request.amounts.items())
         values = (f"{request.total:f}", f"{request.subtotal:f}", encode_keys(tuple(request.amounts)))
-        if counted.basis is Basis.PENDING:
-            # Without a row it is settled already.
-            if not self._budgets.fetch_rows(_SELECT_PENDING, (counted.request_id,)):
+        if basis is Basis.PENDING:
+            # Without a row it is settled already; one with counters is of a transaction whose COMMIT has failed here.
+            if not self._budgets.fetch_rows(_SELECT_PENDING, (request_id,)):
                 return []
-            self._budgets.run(_SET_PENDING, (*values, counted.request_id))
-            return list(request.amounts.items())
-        inserted = (counted.request_id, self._writer_id, format_time(request.started_at), *values)
-        return list(request.amounts.items()) if self._budgets.fetch_rows(_INSERT_HELD, inserted) else []
+            self._budgets.run(_SET_PENDING, (*values, request_id))
+            return amounts
+        inserted = (request_id, self._writer_id, format_time(request.started_at), *values)
+        return amounts if self._budgets.fetch_rows(_INSERT_HELD, inserted) else []
 
     def _show(self, shown: set[str]) -> None:
         """Write the requests under way that are not shown yet; delete those that have ended."""

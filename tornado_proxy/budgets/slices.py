@@ -24,6 +24,7 @@ import msgspec
 from tornado_proxy.budgets.counters import CounterKey, make_key
 from tornado_proxy.budgets.rate_slices import RateSlices
 from tornado_proxy.domain.budget import Amount, Budget, Reservation, Spender
+from tornado_proxy.domain.usage import Basis
 
 _ZERO = Decimal(0)
 
@@ -185,6 +186,10 @@ class Slices:
     is_short: bool = False
     #: True if the counter of one has little left.
     is_near: bool = False
+    #: Of leasing.py, which begins anew after a fault: the seq of the last record that was looked for among the
+    #: requests, and the requests to hold, whose records have no final cost, by their ids.
+    seen: int = 0
+    to_hold: dict[str, tuple[LeasedRequest, Basis]] = field(default_factory=dict)
     _valid_until: float = float("-inf")
     #: By the ids of the budgets and of the spender: to hash those takes longer.
     _claims: dict[tuple[int, int], _SpenderClaims] = field(default_factory=dict)
