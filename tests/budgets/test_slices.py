@@ -26,7 +26,7 @@ from tornado_proxy.budgets.counters import CounterKey
 from tornado_proxy.budgets.keeper import BudgetKeeper
 from tornado_proxy.budgets.slices import Slices
 from tornado_proxy.budgets.store import BudgetStore
-from tornado_proxy.domain.budget import Budget, BudgetRefusal, CounterPlan, Refusal, Reservation
+from tornado_proxy.domain.budget import Budget, BudgetRefusal, CounterPlan, Refusal, Reservation, Spender
 from tornado_proxy.domain.usage import Basis
 from tornado_proxy.ledger.database import StoreError
 from tornado_proxy.ledger.writer.process_locks import ProcessLocks
@@ -167,6 +167,15 @@ def test_slice_that_was_given_back_is_leased_again(
     assert take("fourth")
     store.sync_leases()
     assert budgets.figures() == {"": usd("0.2", "0.5")}
+
+
+def test_callers_of_a_project_do_not_make_its_slice_grow() -> None:
+    slices = Slices()
+    spenders = [Spender("project-a", f"participant {number}") for number in range(9000)]
+    for number, spender in enumerate(spenders):
+        slices.take(Reservation(f"r{number}", spender, (LARGE,), Decimal(1), Decimal(1), NOW))
+
+    assert len(slices.slices[next(iter(slices.slices))].claimed_by) <= 4096
 
 
 def test_slice_of_a_higher_limit_is_not_used_for_a_lower_one(process: tuple[BudgetStore, Slices]) -> None:

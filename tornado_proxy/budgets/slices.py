@@ -349,6 +349,10 @@ class Slices:
             and known.begin <= at < known.end
         ):
             return known
+        if len(self._claims) >= _MAX_CACHED:
+            self._claims.clear()
+            for claimed in self.slices.values():
+                claimed.claimed_by.clear()
         claims: dict[CounterKey, _Claim] = {}
         for of, budget in key_budgets(reservation):
             limit = min(budget.limit, claims[of].limit) if of in claims else budget.limit
@@ -357,8 +361,6 @@ class Slices:
                 one = self.slices[of] = Slice(of, limit=limit)
             one.claimed_by.add(key)
             claims[of] = _Claim(one, limit, budget.kind.amount is Amount.TOTAL)
-        if len(self._claims) >= _MAX_CACHED:
-            self._claims.clear()
         begin = at.replace(minute=0, second=0, microsecond=0)
         end = begin + timedelta(hours=1)
         made = _SpenderClaims(budgets, spender, begin, end, tuple(claims.values()), reservation)
