@@ -370,6 +370,8 @@ class FakeClient:
         self.gone = False
         #: True if the socket has taken the whole response.
         self.delivered = False
+        #: True if it does so at the moment of the last write.
+        self.takes_at_once = False
 
     def leave(self) -> None:
         self.gone = True
@@ -382,10 +384,14 @@ class FakeClient:
         self.body += data
         return asyncio.sleep(0)
 
-    async def finish_response(self, data: bytes) -> None:
+    def finish_response(self, data: bytes) -> Awaitable[None]:
         self._check()
         self.body += data
         self.finished = True
+        self.delivered = self.delivered or self.takes_at_once
+        taken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        taken.set_result(None)
+        return taken
 
     def cut(self) -> None:
         self.was_cut = True

@@ -204,3 +204,15 @@ def test_record_written_ahead_is_masked_and_tells_no_listener() -> None:
     trace.recorder.write_ahead(FinishedRequest(record, 1, REDACTION, "batch_1"))
 
     assert trace.calls == [("write ahead", replace(RECORD, object_id="resp_" + "*" * 20))]
+
+
+def test_masked_record_that_was_written_ahead_is_the_final_one() -> None:
+    trace = Trace()
+    finished = FinishedRequest(replace(RECORD, object_id="resp_sk-provider-key-0123"), 1, REDACTION)
+
+    trace.recorder.write_ahead(finished)
+    trace.recorder.finish(finished)
+
+    (_, ahead), (_, final) = [call for call in trace.calls if call[0] in ("write ahead", "finish")]
+    assert final is ahead
+    assert final.object_id == "resp_" + "*" * 20

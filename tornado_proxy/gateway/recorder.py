@@ -107,8 +107,8 @@ class Recorder:
         self._ledger = ledger
         self._listeners = listeners
         self._running: dict[str, RunningRequest] = {}
-        #: The texts of records that were written ahead, by request id, if no secret was found in them.
-        self._clean_texts: dict[str, str] = {}
+        #: The records that were written ahead, by request id: as they were passed, and without secrets.
+        self._ahead: dict[str, tuple[RequestRecord, RequestRecord]] = {}
         #: Counts refusals that a caller gets again and again.
         self.refusals = RepeatedRefusals()
 
@@ -126,11 +126,8 @@ class Recorder:
 
     def write_ahead(self, finished: FinishedRequest) -> None:
         """Make the record of a complete response durable, before the client has the last byte; finish() comes later."""
-        record, texts = finished.record, _join_texts(finished.record)
-        if finished.redaction.text(texts) == texts:
-            self._clean_texts[record.intent.request_id] = texts
-        else:
-            record = finished.redaction.values(record)
+        record = _redact(finished)
+        self._ahead[record.intent.request_id] = finished.record, record
         self._ledger.write_ahead(record)
         if record.basis is Basis.PENDING:
             # With the last byte the client can delete the object.
@@ -150,10 +147,8 @@ class Recorder:
 
     def finish(self, finished: FinishedRequest) -> None:
         """Record the end of a request whose intent was begun."""
-        record, texts = finished.record, _join_texts(finished.record)
-        is_clean = self._clean_texts.pop(record.intent.request_id, None) == texts
-        if not is_clean and finished.redaction.text(texts) != texts:
-            record = finished.redaction.values(record)
+        ahead = self._ahead.pop(finished.record.intent.request_id, None)
+        record = ahead[1] if ahead is not None and ahead[0] is finished.record else _redact(finished)
         if record.names_object or record.objects:
             for object_id in record.created_objects:
                 self.created(record.intent, object_id)
@@ -288,10 +283,13 @@ class RequestRecording:
         )
 
 
-def _join_texts(record: RequestRecord) -> str:
-    """Return the texts of the provider in a record.
+def _redact(finished: FinishedRequest) -> RequestRecord:
+    """Return the record without secrets.
 
-    They are searched for secrets at once: the walk through the whole record takes longer, and is needed rarely.
+    The texts of the provider are searched at once: the walk through the whole record takes longer, and is needed
+    rarely.
     """
+    record = finished.record
     texts = (record.model, record.usage, record.object_id, *record.objects, record.upstream_request_id, *record.faults)
-    return "\n".join(filter(None, texts))
+    text = "\n".join(filter(None, texts))
+    return record if finished.redaction.text(text) == text else finished.redaction.values(record)

@@ -56,6 +56,7 @@ class RequestMeter:
 
     __slots__ = (
         "_complete",
+        "_end",
         "_endpoint",
         "_facts",
         "_failed",
@@ -96,6 +97,8 @@ class RequestMeter:
         self._failed = False
         self._provider_failed = False
         self._record: RequestRecord | None = None
+        #: The end that the record was made with.
+        self._end: RequestEnd | None = None
         #: Why no reader reads the response.
         self._unread = "the provider sent no readable response"
 
@@ -162,11 +165,12 @@ class RequestMeter:
     def close(self, end: RequestEnd) -> RequestRecord:
         """Return the record of the request: the usage that the provider reported, and its price.
 
-        A record is made before the last byte of a response leaves.  If the client does not get that byte, the second
-        call returns the same usage and price with the other end.
+        A record is made before the last byte of a response leaves.  The second call returns the same one if `end` is
+        the same object, else the same usage and price with the other end.
         """
         if self._record is not None:
-            return _with_end(self._record, self._with_provider_failure(end))
+            return self._record if end is self._end else _with_end(self._record, self._with_provider_failure(end))
+        self._end = end
         if self._watched is not None:
             self._watched.close(complete=self._complete)
         report = self._report(end)

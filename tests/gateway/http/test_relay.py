@@ -385,6 +385,21 @@ def test_client_that_leaves_at_the_last_byte_has_the_usage_and_its_own_end(gatew
     assert record.cost is closed[0].cost
 
 
+def test_record_of_a_response_that_the_socket_takes_at_once_is_the_one_that_was_written_ahead(gateway: Gateway) -> None:
+    async def run() -> tuple[Run, RequestEnd]:
+        relay = Run(gateway, [OK, RESPONSE])
+        relay.client.takes_at_once = True
+        await relay.start()
+        return relay, await relay.finish()
+
+    relay, end = asyncio.run(run())
+
+    ((ahead, body, _),) = relay.expected
+    assert (end, body) == (ahead, b"")
+    assert (end.outcome, relay.client.body) == (Outcome.COMPLETED, RESPONSE)
+    assert relay.meter.close(end) is relay.meter.close(ahead)
+
+
 def test_created_object_is_announced_once_before_the_end(gateway: Gateway) -> None:
     created: list[str] = []
 

@@ -43,7 +43,6 @@ from tornado_proxy.wire.redaction import Redactor
 
 #: The status that a record shows if the client left before its response was complete (nginx's convention).
 CLIENT_CLOSED_REQUEST = 499
-
 _EVENT_STREAM = "text/event-stream"
 
 #: Bytes of a response that the meter reads at a time, and seconds after which other requests get their turn.  A
@@ -118,10 +117,7 @@ class HttpRelay:
         self._state, self._drains = _WAITING, drains
         self._exchange = exchange = upstream.start(self._admitted.upstream)
         try:
-            failed = await self._relay_head(exchange)
-            if failed is None:
-                await self._relay_body(exchange)
-            return failed or self._end()
+            return await self._relay_head(exchange) or await self._relay_body(exchange) or self._end()
         except UpstreamError as error:
             return await self._break_off(error)
         finally:
@@ -264,7 +260,7 @@ class HttpRelay:
                 kept.append((name, own))
         return kept
 
-    async def _relay_body(self, exchange: ProviderExchange) -> None:
+    async def _relay_body(self, exchange: ProviderExchange) -> RequestEnd | None:
         if self._state is _STREAMING and not (self._head_held or exchange.held_bytes or exchange.finished):
             await self._written(self._send(b""))  # send the head before the first body byte arrives
         while data := await exchange.read():
@@ -273,8 +269,7 @@ class HttpRelay:
             else:
                 await self._feed_in_pieces(data)
             if exchange.complete or await self._ends_after(data, exchange):
-                await self._finish(await self._relay_first_events(data) if self._is_stream else data)
-                return
+                return await self._finish(await self._relay_first_events(data) if self._is_stream else data)
             if self._state is not _STREAMING:
                 continue
             edited = self._edit.feed(data) if self._edit is not None else data
@@ -283,7 +278,7 @@ class HttpRelay:
                 del edited
                 del data  # the client's connection holds the bytes, perhaps for long: hold no second copy
                 await self._written(pending)
-        await self._finish(b"")
+        return await self._finish(b"")
 
     async def _relay_first_events(self, data: bytes) -> bytes:
         """Relay all but the last event, and return that: the record of the stream must not delay the others."""
@@ -336,19 +331,24 @@ class HttpRelay:
         self._remaining_bytes -= len(data)
         return self._remaining_bytes <= 0 and not await exchange.read()
 
-    async def _finish(self, data: bytes) -> None:
+    async def _finish(self, data: bytes) -> RequestEnd | None:
         self._meter.body_complete()
         if self._state is not _STREAMING:
-            return
+            return None
         if self._edit is not None:
             data = self._edit.feed(data) + self._edit.close()
         data = self._redactor.finish(data)
-        self._hooks.before_last_byte(self._end(outcome=_COMPLETED))
+        end = self._end(outcome=_COMPLETED)
+        self._hooks.before_last_byte(end)
         try:
-            await self._client.finish_response(data)
-            self._state = _DELIVERED
+            written = self._client.finish_response(data)
+            if not (is_final := self._client.delivered):  # nearly always true: the record was written ahead with `end`
+                await written
         except StreamClosedError:
             self._lose_client()
+            return None
+        self._state = _DELIVERED
+        return end if is_final else None
 
     def _lose_client(self) -> None:
         """Note that the client has left.  Tornado calls client_left() as well, which starts the drain's limit."""

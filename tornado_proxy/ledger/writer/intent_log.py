@@ -90,6 +90,8 @@ class OpenIntents:
         """
         request_id = record.intent.request_id
         logged = self._logged.get(request_id)
+        if logged is not None and logged[0] is record:
+            return logged[1]
         if logged is not None and (logged[0].outcome, logged[0].faults) == (record.outcome, record.faults):
             # Only its end is later.  A row costs more than all the rest of this method.
             return replace(logged[1], ended_at=format_time(record.ended_at))
