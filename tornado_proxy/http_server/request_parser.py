@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 
 from httptools import (
     HttpParserCallbackError,
@@ -34,6 +35,9 @@ MIN_PIECE_BYTES = 16 * 1024
 
 #: Missing bytes of a body from which on they are counted instead of parsed: llhttp's callback would copy them.
 _MIN_COUNTED_BYTES = 64 * 1024
+
+#: Characters of a Host that is kept: a name has at most 253 (RFC 1035 section 2.3.4), and a port.
+_MAX_KEPT_HOST_CHARACTERS = 260
 
 #: Fields of a query, as many as Tornado reads for its handlers.
 _MAX_QUERY_FIELDS = 1000
@@ -351,6 +355,12 @@ def _check_support(request: IncomingRequest) -> None:
 
 def _is_host(text: str) -> bool:
     """Return True for the value of a Host header; a comma would join two of them (RFC 9110 section 5.3)."""
+    check = _is_host_text if len(text) <= _MAX_KEPT_HOST_CHARACTERS else _is_host_text.__wrapped__
+    return check(text)
+
+
+@lru_cache(maxsize=256)  # bounded, because clients choose the text; a server has few names, and the pattern is slow
+def _is_host_text(text: str) -> bool:
     return "," not in text and _ABNF.host.fullmatch(text) is not None
 
 
