@@ -33,6 +33,9 @@ from tornado_proxy.pricing.book.price import ModelPrice
 from tornado_proxy.pricing.book.price_file import ProviderPrices, read_prices
 from tornado_proxy.pricing.book.refusals import apply_refusal_rules
 
+# A name of its own: CPython 3.11 takes as long for an attribute of an enumeration as for a call.
+_FREE = Basis.FREE
+
 #: Tiers without prices of their own.  Requests name them to let the provider choose, and some responses repeat them.
 _UNDECIDED_TIERS = frozenset({"auto", "standard_only", "scale"})
 
@@ -174,7 +177,7 @@ class PriceBook:
         """
         itemised = Itemised()
         # A free report can contain usage: providers state it for refusals that they do not charge.
-        if report.basis is not Basis.FREE:
+        if report.basis is not _FREE:
             for usage_item in report.items:
                 rating = self._find_rating(provider, usage_item, requested_model, provider_region)
                 if rating is None:

@@ -28,7 +28,7 @@ from tornado_proxy.providers.shared.json_values import Count, as_text, make_quan
 # Names of their own: CPython 3.11 takes as long for an attribute of an enumeration as for a call.
 _INPUT, _CACHED_INPUT, _OUTPUT = Meter.INPUT, Meter.CACHED_INPUT, Meter.OUTPUT
 _INPUT_AUDIO, _CACHED_INPUT_AUDIO, _OUTPUT_AUDIO = Meter.INPUT_AUDIO, Meter.CACHED_INPUT_AUDIO, Meter.OUTPUT_AUDIO
-_REPORTED = Basis.REPORTED
+_CACHE_WRITE, _REPORTED = Meter.CACHE_WRITE, Basis.REPORTED
 
 #: The lifetime of a cache write that has a price of its own; `prompt_cache_options.ttl` asks for it (OpenAI guide,
 #: "Prompt caching").  A breakpoint inside the input can ask for another lifetime, which only usage states.
@@ -48,7 +48,7 @@ class TextUsage(msgspec.Struct, frozen=True):
 
 def cache_write_meter(facts: RequestFacts) -> Meter:
     """Return the meter of cache writes whose lifetime only the request states."""
-    return Meter.CACHE_WRITE_12H if facts.terms.cache_ttl == _TWELVE_HOURS else Meter.CACHE_WRITE
+    return Meter.CACHE_WRITE_12H if facts.terms.cache_ttl == _TWELVE_HOURS else _CACHE_WRITE
 
 
 class _CachedDetails(msgspec.Struct):
