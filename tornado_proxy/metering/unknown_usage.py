@@ -16,8 +16,8 @@ from tornado_proxy.providers.registry import PROVIDERS
 _log = logging.getLogger(__name__)
 
 #: A member whose value begins as a number above zero does, in JSON without white space; a quotation mark inside a
-#: string has a backslash before it.
-_COUNT = re.compile(r'"([^"\\]{1,64})":([1-9][0-9]{0,17})')
+#: string has a backslash before it.  The name is possessive (`+`): to try its shorter beginnings takes as long again.
+_COUNT = re.compile(r'"([^"\\]{1,64}+)":([1-9][0-9]{0,17})')
 
 #: Characters of usage that are searched: a batch has the usage of thousands of requests, which state the same names.
 _MAX_CHARACTERS = 16 * 1024
