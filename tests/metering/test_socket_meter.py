@@ -57,7 +57,8 @@ class Metered:
         self._numbers = itertools.count(1)
         self.models: list[str | None] = []
         self.reader = FakeReader(*unfinished)
-        self.meter = SocketMeter(self.reader, make_snapshot().tariffs["openai"], self._new_intent)  # type: ignore[arg-type]
+        self.tariff = make_snapshot().tariffs["openai"]
+        self.meter = SocketMeter(self.reader, self.tariff, self._new_intent)  # type: ignore[arg-type]
         self.begun: list[str] = []
         self.records: list[RequestRecord] = []
 
@@ -69,7 +70,7 @@ class Metered:
         """Expect requests whose frames have their request ids as event ids."""
         for request_id in request_ids:
             frame = ClientFrame(request_id, facts=RequestFacts(model="gpt-realtime"), lane=lane)
-            self.meter.expect(make_intent(request_id), frame)
+            self.meter.expect(make_intent(request_id), frame, self.tariff)
 
     def apply(self, *events: SocketEvent) -> None:
         for event in events:

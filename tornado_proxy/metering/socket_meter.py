@@ -67,10 +67,10 @@ class SocketMeter:
         """True while work is expected or runs."""
         return bool(self._expected) or self._reader.working
 
-    def expect(self, intent: RequestIntent, frame: ClientFrame) -> None:
-        """Note a frame that requests work and is about to be sent."""
+    def expect(self, intent: RequestIntent, frame: ClientFrame, tariff: Tariff) -> None:
+        """Note a frame that requests work, was admitted at the prices of `tariff`, and is about to be sent."""
         assert frame.facts is not None, "only frames that request work have an intent"
-        self._expected.append(_Work(intent, frame.facts, self._tariff, frame))
+        self._expected.append(_Work(intent, frame.facts, tariff, frame))
 
     def apply(self, event: SocketEvent) -> RequestIntent | RequestRecord | None:
         """Return the intent to begin or the record to finish because of `event`, None if there is neither."""

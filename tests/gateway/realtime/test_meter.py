@@ -56,7 +56,7 @@ async def expect(gateway: Gateway, meter: SessionMeter) -> None:
     """Store the intent of a request for work, and tell the meter of it."""
     intent = make_intent("req_1", session=SESSION_ID)
     await gateway.recorder.begin(intent)
-    meter.expect(intent, FRAME)
+    meter.expect(intent, FRAME, gateway.snapshot.tariffs["openai"])
 
 
 def ids(gateway: Gateway) -> list[str]:

@@ -394,6 +394,32 @@ def test_reload_changes_the_prices_of_the_next_response_and_not_of_one_that_runs
     assert [cost.surcharge / cost.subtotal for cost in costs] == [Decimal("0.05"), Decimal("0.5"), Decimal("0.25")]
 
 
+def test_request_has_the_prices_of_its_admission_if_a_reload_comes_while_its_intent_is_stored(gateway: Gateway) -> None:
+    stored, begin = asyncio.Event(), gateway.ledger.begin
+
+    async def begin_later(intent: Any) -> None:
+        await stored.wait()
+        await begin(intent)
+
+    gateway.ledger.begin = begin_later  # type: ignore[method-assign]
+
+    async def act(session: Session) -> None:
+        wait = session.relay.from_client(CREATE)
+        assert wait is not None
+        admitted = asyncio.ensure_future(wait)
+        await virtual_time.settle()
+        gateway.snapshots.current = make_tariff_snapshot(surcharge_rate=Decimal("0.5"))
+        await session.from_provider(LIMITS)
+        stored.set()
+        await admitted
+        await session.from_provider(created(), done())
+        session.socket.end()
+
+    (record,) = play(gateway, act).records
+
+    assert record.cost.surcharge / record.cost.subtotal == Decimal("0.05")
+
+
 def test_request_for_a_model_whose_price_was_removed_is_refused(gateway: Gateway) -> None:
     async def act(session: Session) -> None:
         gateway.snapshots.current = make_tariff_snapshot(prices=PriceBook.from_documents([]))

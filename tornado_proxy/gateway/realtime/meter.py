@@ -20,6 +20,7 @@ from tornado_proxy.gateway.context import RequestContext, new_request_id, reques
 from tornado_proxy.gateway.recorder import FinishedRequest, Recorder
 from tornado_proxy.metering.request_meter import RequestEnd, rated_record
 from tornado_proxy.metering.socket_meter import SWITCHING_PROTOCOLS, SocketMeter
+from tornado_proxy.pricing.book.price_book import Tariff
 from tornado_proxy.providers.contract import ClientFrame, Endpoint, SocketEvent, SocketReader, WorkStarted
 from tornado_proxy.upstream.credentials import ProviderAccess
 from tornado_proxy.upstream.websocket.message_protocol import Wait
@@ -62,7 +63,7 @@ class SessionRecorder(Protocol):
     def estimate(self) -> tuple[Cost, ...]:
         """Return the costs of the running work if the session broke off now; nothing if they are not known."""
 
-    def expect(self, intent: RequestIntent, frame: ClientFrame) -> None:
+    def expect(self, intent: RequestIntent, frame: ClientFrame, tariff: Tariff) -> None:
         """Note a request for work that is about to be sent; its intent is in the ledger."""
 
     def apply(self, events: tuple[SocketEvent, ...]) -> Wait | None:
@@ -87,7 +88,7 @@ class UnbilledSession:
         """Return nothing."""
         return ()
 
-    def expect(self, intent: RequestIntent, frame: ClientFrame) -> None:
+    def expect(self, intent: RequestIntent, frame: ClientFrame, tariff: Tariff) -> None:
         """Do nothing."""
 
     def apply(self, events: tuple[SocketEvent, ...]) -> None:
@@ -150,9 +151,9 @@ class SessionMeter:
         self._call = self._new_intent(RequestFacts(model=self._reader.model))
         await self._recorder.begin(self._call)
 
-    def expect(self, intent: RequestIntent, frame: ClientFrame) -> None:
+    def expect(self, intent: RequestIntent, frame: ClientFrame, tariff: Tariff) -> None:
         """Note a request for work that is about to be sent."""
-        self._meter.expect(intent, frame)
+        self._meter.expect(intent, frame, tariff)
 
     def apply(self, events: tuple[SocketEvent, ...]) -> Wait | None:
         """Record the events of one frame; await the result, if any, before the next frame."""

@@ -43,6 +43,7 @@ from tornado_proxy.gateway.admission.stops import find_agent_session
 from tornado_proxy.gateway.realtime.meter import SessionRecorder
 from tornado_proxy.gateway.realtime.renewal import describe_recheck, renew_session
 from tornado_proxy.gateway.services import Services
+from tornado_proxy.pricing.book.price_book import Tariff
 from tornado_proxy.providers.contract import ClientFrame, QuotaStated, SessionChanged, SocketEvent
 from tornado_proxy.upstream.websocket.connection import Closed
 from tornado_proxy.upstream.websocket.message_protocol import Wait
@@ -255,8 +256,9 @@ class WebSocketRelay:
             self._close_session(POLICY_VIOLATION, str(stop))
 
     async def _admit(self, frame: ClientFrame, message: str | bytes) -> None:
+        session = self._session  # a reload can renew it meanwhile
         try:
-            intent = await self._services.admission.admit_frame(self._session, frame, self._session_id)
+            intent = await self._services.admission.admit_frame(session, frame, self._session_id)
         except BudgetExceeded as error:
             await self._refuse_and_close(error, frame)
             return
@@ -264,7 +266,7 @@ class WebSocketRelay:
             wait = self._refuse(error, frame)
         else:
             if intent is not None:
-                self._expect(intent, frame)
+                self._expect(intent, frame, session.access.tariff)
             wait = self._to_provider(message)
         if wait is not None:
             await wait
@@ -277,9 +279,9 @@ class WebSocketRelay:
         if self._state not in _CLOSED_STATES:
             self._enforce(POLICY_VIOLATION, error.message)
 
-    def _expect(self, intent: RequestIntent, frame: ClientFrame) -> None:
+    def _expect(self, intent: RequestIntent, frame: ClientFrame, tariff: Tariff) -> None:
         self._agent_session = intent.attribution.agent_session or self._agent_session
-        self._meter.expect(intent, frame)
+        self._meter.expect(intent, frame, tariff)
         if self._state is SessionState.ENDED:
             # The session ended while the ledger stored the intent.  Without a second close, the intent would have no
             # record until the process ends.
