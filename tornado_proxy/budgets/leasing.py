@@ -3,9 +3,9 @@
 budget_leases      what each process has leased of each counter, and uses of it; the counter's `reserved` contains it
 leased_requests    the requests under way that have reserved from slices, if they run for longer than a second
 
-A process trims its slices each quarter of a second while it has any; the part that it has not used for two seconds goes
-back.  The slices of a process that has died are freed when its records are counted; the requests that it has lost are
-held, with the bounds that their intents state.
+A process trims its slices two to four times a second while it has any; the part that it has not used for two seconds
+goes back.  The slices of a process that has died are freed when its records are counted; the requests that it has lost
+are held, with the bounds that their intents state.
 
     refused, and other processes have slices of the counter:
 
