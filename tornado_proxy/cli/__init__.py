@@ -46,7 +46,7 @@ _COMMANDS = {
     "pricing": ("tornado_proxy.cli.pricing.group:pricing", "Show, check and compare the price files."),
     "explain": ("tornado_proxy.cli.reports.explain:explain", "Show the itemised bill of one request."),
     "recompute": ("tornado_proxy.cli.reports.recompute:recompute", "Rate past requests with today's prices."),
-    "simulate": ("tornado_proxy.cli.simulate:simulate", "Simulate OpenAI and Anthropic on one port."),
+    "simulate": ("tornado_proxy.cli.simulate:simulate", "Simulate the providers on one port."),
 }
 
 

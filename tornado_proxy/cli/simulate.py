@@ -13,7 +13,7 @@ from tornado_proxy.providers.registry import PROVIDER_NAMES, PROVIDERS
 from tornado_proxy.simulator import Simulator
 
 
-@click.command()
+@click.command(short_help="Simulate the providers on one port.")
 @click.option(
     "--port", type=click.IntRange(0, 65535), required=True, help="The port to listen on; 0 selects a free port."
 )
