@@ -32,9 +32,9 @@ from tornado_proxy.state.watcher import StateWatcher
 WAIT_S = 20.0
 
 
-@pytest.fixture(autouse=True)
-def _frequent_polls(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Look for messages to send 20 times a second, so that no test waits for a poll."""
+@pytest.fixture
+def frequent_polls(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Look for messages to send 20 times a second, so that a test does not wait for polls."""
     monkeypatch.setattr(sender_module, "_POLL_S", 0.05)
 
 
@@ -94,6 +94,7 @@ def test_alert_that_two_processes_tell_reaches_each_webhook_once(make_store: Mak
     assert keys(one) == keys(two) == ["a0", "a1", "a2", "a3", "a4", "last"]
 
 
+@pytest.mark.usefixtures("frequent_polls")
 def test_message_that_is_not_accepted_is_sent_again_with_the_same_id(
     make_store: MakeStore,  # noqa: F811
     monkeypatch: pytest.MonkeyPatch,
@@ -114,6 +115,7 @@ def test_message_that_is_not_accepted_is_sent_again_with_the_same_id(
     assert len({message_id for message_id, _ in receiver.messages}) == 2
 
 
+@pytest.mark.usefixtures("frequent_polls")
 def test_message_is_given_up_after_its_attempts_and_logged_with_its_text(
     make_store: MakeStore,  # noqa: F811
     monkeypatch: pytest.MonkeyPatch,
