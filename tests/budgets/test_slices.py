@@ -141,6 +141,19 @@ def test_slice_grows_with_its_requests(budgets: BudgetsUnderTest) -> None:
     assert raw_reserved(store) == 50 + 200  # 100 bounds are used, and four times as many are idle
 
 
+def test_requests_after_a_pause_find_the_slice_of_a_counter_with_much_left(budgets: BudgetsUnderTest) -> None:
+    slices, much = Slices(), Budget(MONTH, Decimal(100_000))
+    store = budgets.open("leasing", slices=slices)
+    lease(store, slices, much)
+    (leased,) = slices.slices.values()
+
+    leased.asked_at -= 10
+    store.sync_leases()
+    assert slices.take(reservation("a", "0.5", much))
+    store.sync_leases()
+    assert slices.take(reservation("b", "0.5", much))
+
+
 def test_slice_that_was_given_back_is_leased_again(
     budgets: BudgetsUnderTest, process: tuple[BudgetStore, Slices], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -66,8 +66,8 @@ class Slice:
         limit: The lowest limit that it was leased for.
         asked: The lowest limit that requests had since the last sync; None if there was none.
         bound: The largest bound of the requests before the last sync; `asked_bound` is that of the requests since.
-        asks: Requests since `asked_at` was long ago; `new_asks` are those since the last sync, and `need` those of the
-            syncs before it, of which each counts half of the next.
+        asks: Requests since `asked_at` was long ago and nothing idle; `new_asks` are those since the last sync, and
+            `need` those of the syncs before it, of which each counts half of the next.
         asked_at: The time of the last request, monotonic.
         recalled_at: When another process asked for the idle part, monotonic.
         denied_at: When nothing could be leased, monotonic.
@@ -100,7 +100,8 @@ class Slice:
 
     def note(self, asks: int, bound: Decimal, limit: Decimal, at: float) -> None:
         """Note requests, the largest bound of which is `bound`, and the last of which came at `at` (monotonic)."""
-        self.asks = self.asks + asks if at - self.asked_at < _IDLE_S else asks
+        # What is idle has outlasted a pause, or there was none.
+        self.asks = self.asks + asks if self.idle or at - self.asked_at < _IDLE_S else asks
         self.new_asks += asks
         self.asked_at = at
         self.asked_bound = max(self.asked_bound, bound)
