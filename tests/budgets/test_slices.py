@@ -417,6 +417,23 @@ def test_request_of_unknown_cost_is_held_after_a_fault(
     assert budgets.figures() == {"": usd("0", "0.5")}
 
 
+def test_pending_request_whose_commit_failed_in_its_process_alone_is_held_once(
+    budgets: BudgetsUnderTest, process: tuple[BudgetStore, Slices]
+) -> None:
+    store, slices = process
+    assert slices.take(reservation("a", "0.5", LARGE))
+    budgets.write(record("a", "0", basis=Basis.PENDING))
+    store.folding.fold()
+    to_hold = dict(slices.to_hold)
+    assert list(to_hold) == ["a"]
+    store.sync_leases()
+    slices.to_hold.update(to_hold)  # as if the connection had broken in COMMIT
+
+    reopen(budgets, store, slices).sync_leases()
+
+    assert budgets.figures() == {"": usd("0", "0.5")}
+
+
 def test_request_that_was_shown_before_a_fault_is_not_shown_when_it_has_ended(
     budgets: BudgetsUnderTest, process: tuple[BudgetStore, Slices]
 ) -> None:
