@@ -56,9 +56,10 @@ def free_units(store: BudgetStore, one: RateClaim) -> int:
 
 
 def test_requests_take_units_that_were_leased_and_idle_ones_go_back(store: BudgetStore, slices: Slices) -> None:
-    lease(store, slices, REQUESTS)
-    assert 5992 <= free_units(store, REQUESTS) < 6000  # four times two requests, of which some have drained
-    assert [slices.rates.take(f"r{number}", (REQUESTS,)) for number in range(9)] == [True] * 8 + [False]
+    requests = claim(RateUnit.REQUESTS, 600, 1)
+    lease(store, slices, requests)
+    assert 592 <= free_units(store, requests) < 600  # four times two requests, of which some have drained
+    assert [slices.rates.take(f"r{number}", (requests,)) for number in range(9)] == [True] * 8 + [False]
 
     slices.rates.return_idle(list(slices.rates.slices))
     store.sync_leases()

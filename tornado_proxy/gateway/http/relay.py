@@ -43,6 +43,7 @@ from tornado_proxy.wire.redaction import Redactor
 
 #: The status that a record shows if the client left before its response was complete (nginx's convention).
 CLIENT_CLOSED_REQUEST = 499
+
 _EVENT_STREAM = "text/event-stream"
 
 #: Bytes of a response that the meter reads at a time, and seconds after which other requests get their turn.  A
@@ -304,21 +305,24 @@ class HttpRelay:
             self._created = self._meter.object_id
             self._hooks.object_created(self._created)
 
-    def _send(self, data: bytes) -> Awaitable[None] | None:
+    def _send(self, data: bytes, *, last: bool = False) -> Awaitable[None] | None:
         try:
-            return self._client.send(data)
+            return self._client.finish_response(data) if last else self._client.send(data)
         except StreamClosedError:
             self._lose_client()
             return None
 
-    async def _written(self, pending: Awaitable[None] | None) -> None:
+    async def _written(self, pending: Awaitable[None] | None) -> bool:
+        """Wait until the client's socket has taken all bytes; return False if the client has left instead."""
         try:
             if pending is not None:
                 await pending
         except StreamClosedError:
             self._lose_client()
+            return False
         finally:
             del pending  # its exception holds this frame: break the cycle
+        return True
 
     async def _ends_after(self, data: bytes, exchange: ProviderExchange) -> bool:
         """Return True if `data` completes the declared length; then the exchange has ended when this returns.
@@ -338,14 +342,10 @@ class HttpRelay:
         if self._edit is not None:
             data = self._edit.feed(data) + self._edit.close()
         data = self._redactor.finish(data)
-        end = self._end(outcome=_COMPLETED)
-        self._hooks.before_last_byte(end)
-        try:
-            written = self._client.finish_response(data)
-            if not (is_final := self._client.delivered):  # nearly always true: the record was written ahead with `end`
-                await written
-        except StreamClosedError:
-            self._lose_client()
+        self._hooks.before_last_byte(end := self._end(outcome=_COMPLETED))
+        pending = self._send(data, last=True)
+        is_final = self._client.delivered  # nearly always true: the record was written ahead with `end`
+        if pending is None or not (is_final or await self._written(pending)):
             return None
         self._state = _DELIVERED
         return end if is_final else None
