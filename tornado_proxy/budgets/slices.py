@@ -209,28 +209,24 @@ class Slices:
                 found.largest = reservation
             found.asks += 1
             found.asked_at = now
-            is_enough = now < self._valid_until
-            for claim in found.claims:
-                one = claim.slice
-                if claim.limit < one.limit or one.idle < (total if claim.is_total else subtotal):
-                    is_enough = False
-            if not is_enough:
-                self._note_shortage(found.claims, reservation, now)
+            short = [
+                claim
+                for claim in found.claims
+                if claim.limit < claim.slice.limit or claim.slice.idle < (total if claim.is_total else subtotal)
+            ]
+            if short or now >= self._valid_until:
+                self._note_shortage(short, now)
                 return False
             for claim in found.claims:
                 claim.slice.idle -= total if claim.is_total else subtotal
             self.requests[reservation.request_id] = LeasedRequest(found.claims, total, subtotal, reservation.at)
         return True
 
-    def _note_shortage(self, claims: tuple[_Claim, ...], reservation: Reservation, now: float) -> None:
-        """Let the next sync come soon if it can lease something for a request that has found too little."""
+    def _note_shortage(self, short: list[_Claim], now: float) -> None:
+        """Let the next sync come soon if it can lease something for a request whose claims have found too little."""
         self._note_asks()
-        for claim in claims:
-            one = claim.slice
-            amount = reservation.total if claim.is_total else reservation.subtotal
-            is_enough = claim.limit >= one.limit and one.idle >= amount
-            if not is_enough and one.is_leasable(claim.limit, now):
-                self.is_short = True
+        if any(claim.slice.is_leasable(claim.limit, now) for claim in short):
+            self.is_short = True
 
     def _note_asks(self) -> None:
         """Tell the slices of the requests that have asked; the lock is held."""

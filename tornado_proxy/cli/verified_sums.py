@@ -43,7 +43,8 @@ class _Result:
         self.records += day.records
         self.total = EXACT.add(self.total, day.total)
         self.number += number
-        self.differing_days += [day.day] * bool(number)
+        if number:
+            self.differing_days.append(day.day)
         self.differences += first
         return first
 

@@ -97,7 +97,7 @@ def test_change_of_tables_that_meets_a_writer_of_an_earlier_version_is_tried_aga
 
 
 def test_isolation_level_of_the_server_has_no_effect(postgres_address: PostgresAddress) -> None:
-    """With another level, a transaction that has waited for a lock fails, or does not see what it has waited for."""
+    """With another level, a transaction that has waited for a lock fails, or does not see the commit of its holder."""
     with psycopg.connect(postgres_address.url, autocommit=True) as server:
         name = server.info.dbname
         server.execute(f"ALTER DATABASE {name} SET default_transaction_isolation = 'serializable'".encode())
