@@ -19,6 +19,7 @@ from tornado_proxy.budgets.slices import Slices
 from tornado_proxy.budgets.store import BudgetStore
 from tornado_proxy.domain.budget import (
     Budget,
+    BudgetedSpender,
     BudgetRefusal,
     CounterKind,
     CounterPlan,
@@ -27,7 +28,7 @@ from tornado_proxy.domain.budget import (
     Scope,
     Spender,
 )
-from tornado_proxy.domain.cost import Cost
+from tornado_proxy.domain.cost import Cost, CostBound
 from tornado_proxy.domain.identity import Caller
 from tornado_proxy.domain.ledger_address import LedgerAddress, PostgresAddress
 from tornado_proxy.domain.record import RequestIntent, RequestRecord, Settlement
@@ -147,7 +148,7 @@ def reservation(
 ) -> Reservation:
     """Return a reservation of `bound` USD."""
     spender = Spender(caller.project_id, caller.participant, caller.user, caller.issuer, caller.credential_id)
-    return Reservation(request_id, spender, budgets, Decimal(bound), Decimal(bound), at)
+    return Reservation(request_id, BudgetedSpender(spender, budgets), CostBound(Decimal(bound), Decimal(bound)), at)
 
 
 def usd(*amounts: str) -> Sequence[Decimal]:

@@ -10,7 +10,8 @@ import pytest
 from tests.budgets.conftest import BudgetsUnderTest
 from tornado_proxy.budgets.rates import STREAM_ENDED, RateEnd
 from tornado_proxy.budgets.store import BudgetStore
-from tornado_proxy.domain.budget import Budget, CounterKind, Period, Reservation, Scope, Spender
+from tornado_proxy.domain.budget import Budget, BudgetedSpender, CounterKind, Period, Reservation, Scope, Spender
+from tornado_proxy.domain.cost import CostBound
 from tornado_proxy.domain.rate import RateClaim, RateRefusal, RateUnit
 
 SPENDER = Spender("project-a", participant="ada")
@@ -23,7 +24,8 @@ def claim(unit: RateUnit, limit: int, units: int = 1, subject: str = "") -> Rate
 
 def reservation(request_id: str, *claims: RateClaim, forced: bool = False) -> Reservation:
     """Return the reservation of a request without budgets."""
-    return Reservation(request_id, SPENDER, (), Decimal(0), Decimal(0), datetime.now(UTC), forced=forced, claims=claims)
+    now = datetime.now(UTC)
+    return Reservation(request_id, BudgetedSpender(SPENDER), CostBound(), now, forced=forced, claims=claims)
 
 
 def take(store: BudgetStore, request_id: str, *claims: RateClaim, forced: bool = False) -> RateRefusal | None:
@@ -66,10 +68,8 @@ def test_request_that_a_budget_refuses_takes_nothing_of_its_limits(budgets: Budg
     nothing = Budget(CounterKind(Scope.PROJECT, Period.MONTH), Decimal(0))
     refused = Reservation(
         "r1",
-        SPENDER,
-        (nothing,),
-        Decimal(1),
-        Decimal(1),
+        BudgetedSpender(SPENDER, (nothing,)),
+        CostBound(Decimal(1), Decimal(1)),
         datetime.now(UTC),
         claims=(claim(RateUnit.REQUESTS, 1),),
     )

@@ -16,6 +16,7 @@ from typing import NoReturn
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 
 from tests.budgets.conftest import CALLER, MONTH, NOW, BudgetsUnderTest, _create, record, reservation, settlement, usd
 from tests.budgets.test_keeper import BUDGET, figures, now, open_keeper, wait_for_figures
@@ -26,7 +27,16 @@ from tornado_proxy.budgets.counters import CounterKey
 from tornado_proxy.budgets.keeper import BudgetKeeper
 from tornado_proxy.budgets.slices import Slices
 from tornado_proxy.budgets.store import BudgetStore
-from tornado_proxy.domain.budget import Budget, BudgetRefusal, CounterPlan, Refusal, Reservation, Spender
+from tornado_proxy.domain.budget import (
+    Budget,
+    BudgetedSpender,
+    BudgetRefusal,
+    CounterPlan,
+    Refusal,
+    Reservation,
+    Spender,
+)
+from tornado_proxy.domain.cost import CostBound
 from tornado_proxy.domain.usage import Basis
 from tornado_proxy.ledger.database import StoreError
 from tornado_proxy.ledger.writer.process_locks import ProcessLocks
@@ -158,11 +168,10 @@ def test_slice_that_was_given_back_is_leased_again(
     budgets: BudgetsUnderTest, process: tuple[BudgetStore, Slices], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store, slices = process
-    spender, budget_tuple = reservation("", "0.5", LARGE).spender, (LARGE,)
+    first = reservation("first", "0.5", LARGE)
 
     def take(request_id: str) -> bool:
-        amount = Decimal("0.5")
-        return slices.take(Reservation(request_id, spender, budget_tuple, amount, amount, NOW))
+        return slices.take(structs.replace(first, request_id=request_id))
 
     assert take("first")
     budgets.write(record("first", "0.2"))
@@ -185,8 +194,9 @@ def test_slice_that_was_given_back_is_leased_again(
 def test_callers_of_a_project_do_not_make_its_slice_grow() -> None:
     slices = Slices()
     spenders = [Spender("project-a", f"participant {number}") for number in range(9000)]
+    bound = CostBound(Decimal(1), Decimal(1))
     for number, spender in enumerate(spenders):
-        slices.take(Reservation(f"r{number}", spender, (LARGE,), Decimal(1), Decimal(1), NOW))
+        slices.take(Reservation(f"r{number}", BudgetedSpender(spender, (LARGE,)), bound, NOW))
 
     assert len(slices.slices[next(iter(slices.slices))].claimed_by) <= 4096
 
@@ -584,10 +594,10 @@ class World:
         entry = reservation(f"r{next(self.numbers)}", bound, self.budget)
         is_admitted = slices.take(entry) or self.decide(number, entry) is None
         if is_admitted:
-            self.under_way[entry.request_id] = number, entry.total
+            self.under_way[entry.request_id] = number, entry.bound.total
         else:
             taken = self.spent + sum((amount for _, amount in self.under_way.values()), Decimal(0))
-            assert taken + entry.total > LIMIT if self.budget.strict else taken >= LIMIT
+            assert taken + entry.bound.total > LIMIT if self.budget.strict else taken >= LIMIT
 
     def decide(self, number: int, entry: Reservation) -> Refusal | None:
         """Return the decision of the database, after all processes have given their idle parts back."""

@@ -30,6 +30,7 @@ from tornado_proxy.domain.budget import (
     TOKEN_TOTAL,
     Amount,
     Budget,
+    BudgetedSpender,
     BudgetLimits,
     BudgetRefusal,
     CounterKind,
@@ -40,6 +41,7 @@ from tornado_proxy.domain.budget import (
     Spender,
     TokenBudget,
 )
+from tornado_proxy.domain.cost import CostBound
 from tornado_proxy.domain.identity import Caller
 from tornado_proxy.domain.usage import Basis
 from tornado_proxy.ledger.dialect import Insert
@@ -237,11 +239,12 @@ def test_budget_of_one_subject_limits_its_counter_alone(budgets: BudgetsUnderTes
     spender = Spender("project-a", "ada", token_ids=("tok_1", "tok_2"))
 
     parent = structs.replace(spender, token_ids=("tok_1",))
+    bound = CostBound(Decimal("0.1"), Decimal("0.1"))
 
     refused, of_parent = budgets.store.reserve(
         [
-            Reservation("b", spender, (of_child, of_all), Decimal("0.1"), Decimal("0.1"), NOW),
-            Reservation("c", parent, (of_all,), Decimal("0.1"), Decimal("0.1"), NOW),
+            Reservation("b", BudgetedSpender(spender, (of_child, of_all)), bound, NOW),
+            Reservation("c", BudgetedSpender(parent, (of_all,)), bound, NOW),
         ]
     )
 

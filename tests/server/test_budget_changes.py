@@ -18,7 +18,8 @@ from tests.harness import ADMIN_TOKEN, PROJECT, TIMEOUT_S, ProxyProcess, mint, r
 from tests.replay_provider import ProviderResponse, ReplayProvider
 from tests.server.test_budgets import COST, RESPONSE, open_budgets, post, post_until_settled, project
 from tornado_proxy.cli import main
-from tornado_proxy.domain.budget import Budget, CounterKind, Period, Reservation, Scope, Spender
+from tornado_proxy.domain.budget import Budget, BudgetedSpender, CounterKind, Period, Reservation, Scope, Spender
+from tornado_proxy.domain.cost import CostBound
 
 BUDGETS = [{"period": "month", "usd": "0.0006"}, {"period": "day", "usd": "1", "per": "participant"}]
 
@@ -95,9 +96,10 @@ def test_command_shows_what_was_spent_and_explains_reservations(proxy: ProxyProc
     now = datetime.now(UTC)
     spender = Spender(PROJECT, "ada")
     budget = Budget(CounterKind(Scope.PROJECT, Period.MONTH), Decimal(1))
+    bound = CostBound(Decimal("0.25"), Decimal("0.2"))
     with open_budgets(proxy) as store:
         store.register()
-        store.reserve([Reservation("req_far", spender, (budget,), Decimal("0.25"), Decimal("0.2"), now)])
+        store.reserve([Reservation("req_far", BudgetedSpender(spender, (budget,)), bound, now)])
 
         explained = run_budget(proxy, "explain", PROJECT)
         text = CliRunner().invoke(
@@ -114,9 +116,10 @@ def test_command_shows_what_was_spent_and_explains_reservations(proxy: ProxyProc
 
     # The text of a client cannot write to the terminal.
     each = Budget(CounterKind(Scope.PARTICIPANT, Period.DAY), Decimal(1))
+    eve = Spender(PROJECT, "eve\x1b[2J")
     with open_budgets(proxy) as store:
         store.register()
-        store.reserve([Reservation("req_eve", Spender(PROJECT, "eve\x1b[2J"), (each,), Decimal(1), Decimal(1), now)])
+        store.reserve([Reservation("req_eve", BudgetedSpender(eve, (each,)), CostBound(Decimal(1), Decimal(1)), now)])
         command = ["budget", "explain", PROJECT, "--config", str(proxy.ledger.with_name("proxy.yaml"))]
         text = CliRunner().invoke(main, command, color=True)  # as on a terminal
     assert "participant eve" in text.output

@@ -169,11 +169,12 @@ class BudgetKeeper:
     def take(self, reservation: Reservation) -> bool:
         """Reserve the most that a request can cost from slices; return False if reserve() must decide."""
         request_id, claims = reservation.request_id, reservation.claims
-        if reservation.forced or (claims and not self._slices.rates.take(request_id, claims)):
+        if claims and not self._slices.rates.take(request_id, claims):
             return False
-        if not reservation.budgets or self._slices.take(reservation):
+        if not reservation.budgeted.budgets or self._slices.take(reservation):
             return True
-        self._slices.rates.end(request_id, NOTHING_USED)
+        if claims:
+            self._slices.rates.end(request_id, NOTHING_USED)
         return False
 
     async def reserve(self, reservation: Reservation) -> Refusal | None:

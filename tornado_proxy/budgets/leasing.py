@@ -296,7 +296,8 @@ class Leasing:
     def _hold(self, request_id: str, request: LeasedRequest, basis: Basis) -> list[tuple[CounterKey, Decimal]]:
         """Reserve the bound of a request, which was in slices, in a row; return what its counters reserve."""
         amounts = list(request.amounts.items())
-        values = (f"{request.total:f}", f"{request.subtotal:f}", encode_keys(tuple(request.amounts)))
+        bound = request.bound
+        values = (f"{bound.total:f}", f"{bound.subtotal:f}", encode_keys(tuple(request.amounts)))
         if basis is Basis.PENDING:
             # Without a row it is settled already; one with counters is of a transaction whose COMMIT has failed here.
             if not self._budgets.fetch_rows(_SELECT_PENDING, (request_id,)):
@@ -314,8 +315,8 @@ class Leasing:
                 request_id,
                 self._writer_id,
                 format_time(request.started_at),
-                f"{request.total:f}",
-                f"{request.subtotal:f}",
+                f"{request.bound.total:f}",
+                f"{request.bound.subtotal:f}",
                 encode_keys(tuple(request.amounts)),
             )
             for request_id, request in new

@@ -23,7 +23,8 @@ import msgspec
 
 from tornado_proxy.budgets.counters import CounterKey, make_key
 from tornado_proxy.budgets.rate_slices import RateSlices
-from tornado_proxy.domain.budget import Amount, Budget, Reservation, Spender
+from tornado_proxy.domain.budget import Amount, Budget, BudgetedSpender, Reservation
+from tornado_proxy.domain.cost import CostBound
 from tornado_proxy.domain.usage import Basis
 
 _ZERO = Decimal(0)
@@ -91,7 +92,7 @@ class Slice:
     denied_at: float = float("-inf")
     is_near: bool = False
     has_changed: bool = False
-    claimed_by: set[tuple[int, int]] = field(default_factory=set)
+    claimed_by: set[BudgetedSpender] = field(default_factory=set)
 
     @property
     def used(self) -> Decimal:
@@ -130,14 +131,14 @@ class LeasedRequest(msgspec.Struct, frozen=True, gc=False):
     """A request under way that has reserved from slices: its claims on them, and what its reservation would state."""
 
     claims: tuple[_Claim, ...]
-    total: Decimal
-    subtotal: Decimal
+    bound: CostBound
     started_at: datetime
 
     @property
     def amounts(self) -> dict[CounterKey, Decimal]:
         """The amounts by counter, in the order of locks."""
-        amounts = {claim.slice.key: self.total if claim.is_total else self.subtotal for claim in self.claims}
+        total, subtotal = self.bound.total, self.bound.subtotal
+        amounts = {claim.slice.key: total if claim.is_total else subtotal for claim in self.claims}
         return dict(sorted(amounts.items()))
 
 
@@ -152,16 +153,14 @@ class _Claim(msgspec.Struct, frozen=True, eq=False):
 class _SpenderClaims(msgspec.Struct, eq=False):
     """The claims of the requests of one spender with the same budgets that begin in one hour.
 
-    `asks` requests have taken, or tried to, since their slices were told; `largest` has the largest bound of them, and
+    `asks` requests have taken, or tried to, since their slices were told; `largest` is the largest bound of them, and
     the last one came at `asked_at` (monotonic).
     """
 
-    budgets: tuple[Budget, ...]
-    spender: Spender
     begin: datetime
     end: datetime
     claims: tuple[_Claim, ...]
-    largest: Reservation
+    largest: CostBound
     asks: int = 0
     asked_at: float = 0.0
 
@@ -192,34 +191,34 @@ class Slices:
     seen: int = 0
     to_hold: dict[str, tuple[LeasedRequest, Basis]] = field(default_factory=dict)
     _valid_until: float = float("-inf")
-    #: By the ids of the budgets and of the spender: to hash those takes longer.
-    _claims: dict[tuple[int, int], _SpenderClaims] = field(default_factory=dict)
+    _claims: dict[BudgetedSpender, _SpenderClaims] = field(default_factory=dict)
     #: Those with requests that their slices were not told of.
     _asking: list[_SpenderClaims] = field(default_factory=list)
 
     def take(self, reservation: Reservation) -> bool:
         """Reserve from slices; return False if one has too little: then the database decides."""
-        total, subtotal = reservation.total, reservation.subtotal
-        now = time.monotonic()
+        bound, at, now = reservation.bound, reservation.at, time.monotonic()
+        total, subtotal = bound.total, bound.subtotal
         with self.lock:
-            found = self._find_claims(reservation)
+            found = self._claims.get(reservation.budgeted)
+            if found is None or not found.begin <= at < found.end:
+                found = self._make_claims(reservation)
             if not found.asks:
                 self._asking.append(found)
             if not found.asks or total > found.largest.total:
-                found.largest = reservation
+                found.largest = bound
             found.asks += 1
             found.asked_at = now
-            short = [
-                claim
-                for claim in found.claims
-                if claim.limit < claim.slice.limit or claim.slice.idle < (total if claim.is_total else subtotal)
-            ]
+            short = []
+            for claim in found.claims:  # no comprehension, which is a call
+                if claim.limit < claim.slice.limit or claim.slice.idle < (total if claim.is_total else subtotal):
+                    short.append(claim)
             if short or now >= self._valid_until:
                 self._note_shortage(short, now)
                 return False
             for claim in found.claims:
                 claim.slice.idle -= total if claim.is_total else subtotal
-            self.requests[reservation.request_id] = LeasedRequest(found.claims, total, subtotal, reservation.at)
+            self.requests[reservation.request_id] = LeasedRequest(found.claims, bound, at)
         return True
 
     def _note_shortage(self, short: list[_Claim], now: float) -> None:
@@ -334,18 +333,9 @@ class Slices:
             for one in self.slices.values():
                 one.has_changed = True
 
-    def _find_claims(self, reservation: Reservation) -> _SpenderClaims:
-        """Return the claims of a request; to make them takes longer than all the rest."""
-        budgets, spender, at = reservation.budgets, reservation.spender, reservation.at
-        key = (id(budgets), id(spender))
-        known = self._claims.get(key)
-        if (
-            known is not None
-            and known.budgets is budgets
-            and known.spender is spender
-            and known.begin <= at < known.end
-        ):
-            return known
+    def _make_claims(self, reservation: Reservation) -> _SpenderClaims:
+        """Return the claims of a request, and keep them for the next ones."""
+        key = reservation.budgeted
         if len(self._claims) >= _MAX_CACHED:
             self._claims.clear()
             for claimed in self.slices.values():
@@ -358,9 +348,8 @@ class Slices:
                 one = self.slices[of] = Slice(of, limit=limit)
             one.claimed_by.add(key)
             claims[of] = _Claim(one, limit, budget.kind.amount is Amount.TOTAL)
-        begin = at.replace(minute=0, second=0, microsecond=0)
-        end = begin + timedelta(hours=1)
-        made = _SpenderClaims(budgets, spender, begin, end, tuple(claims.values()), reservation)
+        begin = reservation.at.replace(minute=0, second=0, microsecond=0)
+        made = _SpenderClaims(begin, begin + timedelta(hours=1), tuple(claims.values()), reservation.bound)
         self._claims[key] = made
         return made
 
@@ -371,10 +360,10 @@ def _sum_by_slice(requests: Iterable[LeasedRequest]) -> Mapping[Slice, Decimal]:
     for request in requests:
         amounts = by_claims.get(request.claims)
         if amounts is None:
-            by_claims[request.claims] = [request.total, request.subtotal]
+            by_claims[request.claims] = [request.bound.total, request.bound.subtotal]
         else:
-            amounts[0] += request.total
-            amounts[1] += request.subtotal
+            amounts[0] += request.bound.total
+            amounts[1] += request.bound.subtotal
     sums: defaultdict[Slice, Decimal] = defaultdict(Decimal)
     for claims, (total, subtotal) in by_claims.items():
         for claim in claims:
@@ -384,8 +373,8 @@ def _sum_by_slice(requests: Iterable[LeasedRequest]) -> Mapping[Slice, Decimal]:
 
 def key_budgets(reservation: Reservation) -> Iterator[tuple[CounterKey, Budget]]:
     """Yield the counter that each budget of a request limits; none for a budget whose subject the request has not."""
-    for budget in reservation.budgets:
-        spender = reservation.spender
+    spender = reservation.budgeted.spender
+    for budget in reservation.budgeted.budgets:
         subject = spender.subject(budget.kind) if budget.subject is None else budget.subject
         if subject is not None:
             yield make_key(budget.kind, spender.project_id, subject, reservation.at), budget

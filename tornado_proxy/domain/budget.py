@@ -13,6 +13,7 @@ from functools import lru_cache
 import msgspec
 
 from tornado_proxy.domain.brake import BrakeLimits
+from tornado_proxy.domain.cost import CostBound
 from tornado_proxy.domain.rate import RateClaim, RateRefusal
 
 
@@ -317,28 +318,34 @@ ACCESS_KEY_ID_PREFIX = "ak_"
 TOKEN_TOTAL = CounterKind(Scope.TOKEN, Period.TOTAL)
 
 
+class BudgetedSpender(msgspec.Struct, frozen=True, eq=False):
+    """A spender, and the budgets of its requests: one object for all of them, by which more is found without a hash."""
+
+    spender: Spender
+    budgets: tuple[Budget, ...] = ()
+
+
 class Reservation(msgspec.Struct, frozen=True, gc=False):
     """The reservation of a request before it is sent.
 
     Attributes:
-        total: The most USD that the request can cost, with the surcharge; `subtotal` is the same without.
+        budgeted: Whom the request is charged to, and the budgets that must have room for it.
+        bound: The most that it can cost.
         at: When the request began, aware UTC; it decides the period.
         forced: True if the work runs already: it is reserved although a budget or limit would not admit it.
         claims: The units that it takes of the limits of its project and caller.
     """
 
     request_id: str
-    spender: Spender
-    budgets: tuple[Budget, ...]
-    total: Decimal
-    subtotal: Decimal
+    budgeted: BudgetedSpender
+    bound: CostBound
     at: datetime
     forced: bool = False
     claims: tuple[RateClaim, ...] = ()
 
     def amount(self, amount: Amount) -> Decimal:
         """Return the amount that a counter reserves."""
-        return amount.choose(self.total, self.subtotal)
+        return amount.choose(self.bound.total, self.bound.subtotal)
 
 
 @dataclass(frozen=True, slots=True)

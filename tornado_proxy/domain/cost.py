@@ -49,6 +49,14 @@ class LineItem(msgspec.Struct, frozen=True):
     context_tokens: int = 0
 
 
+class CostBound(msgspec.Struct, frozen=True, gc=False):
+    """The most that a request can cost: USD, `total` with the surcharge, `subtotal` without; and tokens."""
+
+    total: Decimal = ZERO
+    subtotal: Decimal = ZERO
+    tokens: int = 0
+
+
 class Cost(msgspec.Struct, frozen=True):
     """An itemised bill.  `line_items` end with the discount and the surcharge; `total` is their exact sum.
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from decimal import Decimal
 from enum import StrEnum
 
 import msgspec
 
 from tornado_proxy.domain.attribution import NO_ATTRIBUTION, Attribution
 from tornado_proxy.domain.container import ContainerTime
-from tornado_proxy.domain.cost import Cost
+from tornado_proxy.domain.cost import Cost, CostBound
 from tornado_proxy.domain.identity import Caller, KeyId
 from tornado_proxy.domain.request import DeferredRatingFacts
 from tornado_proxy.domain.usage import Basis
@@ -51,13 +50,6 @@ class RetryFacts(msgspec.Struct, frozen=True):
 NO_RETRY_FACTS = RetryFacts()
 
 
-class SpendBound(msgspec.Struct, frozen=True, gc=False):
-    """The most USD that a request can cost: `total` with the surcharge, `subtotal` without."""
-
-    total: Decimal
-    subtotal: Decimal
-
-
 class RequestIntent(msgspec.Struct, frozen=True):
     """An admitted request that is about to be sent.
 
@@ -88,7 +80,7 @@ class RequestIntent(msgspec.Struct, frozen=True):
     attribution: Attribution = NO_ATTRIBUTION
     traceparent: str | None = None
     retry: RetryFacts = NO_RETRY_FACTS
-    bound: SpendBound | None = None
+    bound: CostBound | None = None
 
 
 class RequestRecord(msgspec.Struct, frozen=True):

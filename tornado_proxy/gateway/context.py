@@ -45,6 +45,7 @@ class RequestContext(msgspec.Struct, Generic[EndpointT], frozen=True):
         redaction: Masks the provider keys of the configuration, and the short-lived one that a session key holds.
         stated: The headers that describe the request.
         is_limited: True if a budget or a limit applies to the caller's requests.
+        has_limits: True if a limit of requests, tokens or streams applies to them.
     """
 
     snapshot: Snapshot
@@ -59,6 +60,7 @@ class RequestContext(msgspec.Struct, Generic[EndpointT], frozen=True):
     redaction: Redaction
     stated: StatedHeaders
     is_limited: bool
+    has_limits: bool
 
     @property
     def token(self) -> Secret:
@@ -97,6 +99,7 @@ class _SharedFacts(msgspec.Struct, frozen=True):
     project: Project
     tariff: Tariff
     is_limited: bool
+    has_limits: bool
 
 
 def make_context(
@@ -124,6 +127,7 @@ def make_context(
         else snapshot.redaction.with_secret(caller.session.provider_key),
         stated=find_stated_headers(request.headers, shared.project.attribution.end_user_header),
         is_limited=shared.is_limited or bool(caller.token_budgets),
+        has_limits=shared.has_limits,
     )
 
 
@@ -143,16 +147,19 @@ def renew_context(context: RequestContext[EndpointT], snapshot: Snapshot) -> Req
         project=shared.project,
         tariff=shared.tariff,
         is_limited=shared.is_limited or bool(context.caller.token_budgets),
+        has_limits=shared.has_limits,
     )
 
 
 def _find_shared_facts(snapshot: Snapshot, project_id: str, provider: str) -> _SharedFacts:
     project = snapshot.projects[project_id]
     own = snapshot.find_account(project_id, provider) is not None
+    has_limits = bool(snapshot.find_limits(project))
     return _SharedFacts(
         project=project,
         tariff=snapshot.find_tariff(provider, project_id, own=own),
-        is_limited=bool(snapshot.find_budgets(project) or snapshot.find_limits(project)),
+        is_limited=has_limits or bool(snapshot.find_budgets(project)),
+        has_limits=has_limits,
     )
 
 

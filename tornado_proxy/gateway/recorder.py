@@ -39,14 +39,15 @@ class FinishedRequest(msgspec.Struct, frozen=True):
     """The end of a request.
 
     `redaction` masks secrets that a provider may have echoed into ids and names.  `requested_object` is the provider
-    object that the request's path names, if any.  `is_limited` is False if no budget or limit applies to the request.
+    object that the request's path names, if any.  `has_limits` is False if no limit of requests, tokens or streams
+    applies to the request.
     """
 
     record: RequestRecord
     config_generation: int
     redaction: Redaction
     requested_object: str | None = None
-    is_limited: bool = True
+    has_limits: bool = True
 
 
 class LiveMeter(Protocol):
@@ -94,7 +95,7 @@ class RecordListeners:
             request created.
         object_requested: (object id), when a request to the object's own path has ended.
         usage_pending: (record), when a request has ended whose usage the provider reports later.
-        request_ended: (record), when a request has ended to which a budget or a limit can apply.
+        request_ended: (record), when a request has ended to which a limit of requests, tokens or streams can apply.
     """
 
     object_created: Callable[[str, str, str, KeyId | None], None]
@@ -156,7 +157,7 @@ class Recorder:
             for object_id in record.created_objects:
                 self.created(record.intent, object_id)
         self._ledger.finish(record)
-        if finished.is_limited:
+        if finished.has_limits:
             self._listeners.request_ended(record)
         if record.basis is _PENDING:
             self._listeners.usage_pending(record)  # no effect if write_ahead() has called it
@@ -282,7 +283,7 @@ class RequestRecording:
             context.snapshot.generation,
             context.redaction,
             self._requested_object,
-            is_limited=context.is_limited,
+            has_limits=context.has_limits,
         )
 
 

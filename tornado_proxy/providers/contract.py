@@ -309,17 +309,15 @@ class HttpEndpoint:
     content_members: frozenset[bytes] = frozenset()
     admits_by_fields: bool = False
     rewrites_body: bool = field(init=False)
+    #: True if the provider charges for a request, so that it must name a priced spend.
+    charged: bool = field(init=False)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "charged", self.reader is not None or self.sideband is not None)
         edits = self.response_edits
         listed = isinstance(self.objects, OwnedList | ModelList)
         rewrites = listed or edits.rewrite_urls is not None or edits.seal_secrets is not None
         object.__setattr__(self, "rewrites_body", rewrites)
-
-    @property
-    def charged(self) -> bool:
-        """True if the provider charges for a request, so that it must name a priced spend."""
-        return self.reader is not None or self.sideband is not None
 
     def owned_object(self, path_id: str | None) -> str | None:
         """Return the id in the path if it names an object of a project, else None."""
@@ -338,6 +336,7 @@ class WebSocketEndpoint:
     session_keys: bool = False
     resumes: bool = False
     method: str = field(default="GET", init=False)
+    charged: bool = field(default=True, init=False)
 
 
 Endpoint = HttpEndpoint | WebSocketEndpoint

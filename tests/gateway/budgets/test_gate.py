@@ -70,12 +70,12 @@ def test_request_reserves_its_bound_for_its_caller() -> None:
         gateway = await open_gateway(BUDGET, labels={"team": "a"})
         assert await admit(gateway) is None
         reserved = gateway.keeper.reserved[ID]
-        assert (reserved.spender.participant, reserved.spender.labels) == ("ada", (("team", "a"),))
-        assert reserved.budgets == (BUDGET,)
+        assert (reserved.budgeted.spender.participant, reserved.budgeted.spender.labels) == ("ada", (("team", "a"),))
+        assert reserved.budgeted.budgets == (BUDGET,)
         # 84 bytes and 4,096 hidden tokens at 0.15, 10 tokens of output at 0.60 per million; 5 % on top.
         expected = Decimal(len(BODY) + 4096) * Decimal("0.15") / 1_000_000 + Decimal("0.000006")
-        assert Decimal(0) <= reserved.subtotal - expected < Decimal("1e-8")
-        assert reserved.total == reserved.subtotal * Decimal("1.05")
+        assert Decimal(0) <= reserved.bound.subtotal - expected < Decimal("1e-8")
+        assert reserved.bound.total == reserved.bound.subtotal * Decimal("1.05")
 
     asyncio.run(run())
 
@@ -181,7 +181,7 @@ def test_project_without_budgets_has_the_default_ones() -> None:
         gateway = Gateway(settings)
         await gateway.budgets.follow(gateway.snapshot)
         await admit(gateway)
-        return gateway.keeper.reserved[ID].budgets if ID in gateway.keeper.reserved else None
+        return gateway.keeper.reserved[ID].budgeted.budgets if ID in gateway.keeper.reserved else None
 
     assert asyncio.run(run(None)) == (PARTICIPANT,)
     assert asyncio.run(run((BUDGET,))) == (BUDGET,)

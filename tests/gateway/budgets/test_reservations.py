@@ -29,9 +29,9 @@ def test_change_of_a_limit_is_in_force_for_the_next_request_and_until_its_end() 
     after = structs.replace(before, snapshot=changed)
 
     for _ in range(2):  # the second time from the facts that are kept
-        assert make_check(before, now).budgets == (BUDGET, PER_TOKEN, OF_TOKEN)
-        assert make_check(after, now).budgets == (replace(BUDGET, limit=Decimal(800)), OF_TOKEN)
-    assert make_check(after, now + timedelta(hours=2)).budgets == (BUDGET, OF_TOKEN)
+        assert make_check(before, now).budgeted.budgets == (BUDGET, PER_TOKEN, OF_TOKEN)
+        assert make_check(after, now).budgeted.budgets == (replace(BUDGET, limit=Decimal(800)), OF_TOKEN)
+    assert make_check(after, now + timedelta(hours=2)).budgeted.budgets == (BUDGET, OF_TOKEN)
 
 
 def test_agent_sessions_of_a_caller_are_charged_apart() -> None:
@@ -41,6 +41,6 @@ def test_agent_sessions_of_a_caller_are_charged_apart() -> None:
     )
     now = datetime.now(UTC)
 
-    sessions = [make_check(one, now).spender.agent_session for one in (context, stated, context)]
+    sessions = [make_check(one, now).budgeted.spender.agent_session for one in (context, stated, context)]
 
     assert sessions == [None, "7f3c", None]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -21,7 +21,7 @@ from tornado_proxy.domain.request import RequestFacts, Spend, WorkLimits
 from tornado_proxy.domain.usage import Basis, Meter, Quantity, UsageItem, UsageReport
 from tornado_proxy.pricing.book.cost_bounds import CostBounds
 from tornado_proxy.pricing.book.price_book import PriceBook, Tariff
-from tornado_proxy.pricing.book.upper_bound import WorkCaps
+from tornado_proxy.pricing.book.upper_bound import HIDDEN_TOKENS, WorkCaps
 from tornado_proxy.providers.contract import HttpEndpoint, RequestView, ResponseHead
 from tornado_proxy.providers.registry import PROVIDERS
 from tornado_proxy.providers.shared.response_readers import make_usage_reader
@@ -342,6 +342,32 @@ def test_bound_is_never_below_the_cost_of_any_usage_that_the_request_allows(
     assert found is not None
     assert cost.total <= found.total
     assert cost.subtotal <= found.subtotal
+
+
+@pytest.mark.parametrize("name", ["gpt-4o-mini", *(price.name for price in BOOK.models("openai") if price.limits)])
+def test_bound_depends_on_the_request_alone_and_not_on_those_before_it(name: str) -> None:
+    price = BOOK.resolve("openai", name)
+    assert price is not None
+    assert price.dates
+    second = timedelta(seconds=1)
+    times = [NOW, *(date + shift for date in price.dates for shift in (-second, timedelta(0), second))]
+    edges = (*price.limits, *(limit - HIDDEN_TOKENS for limit in price.limits), 10**7)
+    sizes = sorted({max(0, edge + shift) for edge in (0, *edges) for shift in (-1, 0, 1)})
+    requests = [(at, size) for at in times for size in sizes]
+    spend = Spend(name, frozenset({Meter.INPUT, Meter.OUTPUT}))
+    tariff = Tariff(BOOK, "openai", Decimal(0))
+
+    def bound_one(bounds: CostBounds, at: datetime, size: int) -> Decimal:
+        facts = RequestFacts(name, (spend,), body_bytes=size, work=WorkLimits(text_only=True, tool_calls=0))
+        found = bounds.bound(tariff, "/v1/chat/completions", facts, at)
+        assert found is not None
+        return found.total
+
+    caps = WorkCaps(tool_calls=10, session_s=3900)
+    alone = {request: bound_one(CostBounds(BOOK, caps), *request) for request in requests}
+    shared = CostBounds(BOOK, caps)
+    for request in (*requests, *reversed(requests), *sorted(requests, key=lambda one: (one[1], one[0]))):
+        assert bound_one(shared, *request) == alone[request]
 
 
 @pytest.mark.parametrize(("kind", "provider_runs_it"), [("shell", True), ("mcp", True), ("custom", False)])

@@ -35,7 +35,7 @@ from tornado_proxy.domain.budget import (
 from tornado_proxy.domain.errors import LedgerUnavailable, RequestError
 from tornado_proxy.domain.identity import Caller
 from tornado_proxy.domain.rate import RateRefusal, RateUnit
-from tornado_proxy.domain.record import RequestIntent, RequestRecord, SpendBound
+from tornado_proxy.domain.record import RequestIntent, RequestRecord
 from tornado_proxy.domain.request import RequestFacts
 from tornado_proxy.gateway.budgets.keeper import Keeper
 from tornado_proxy.gateway.budgets.rate_limits import (
@@ -136,7 +136,9 @@ class BudgetGate:
         if reservation.claims:
             require_fitting_tokens(reservation.claims, context)
         if self._is_open and not context.caller.token_budgets and self._keeper.take(reservation):
-            return self._note_reserved(reservation, intent)
+            if reservation.claims:
+                self._limited.add(intent.request_id)
+            return structs.replace(intent, bound=reservation.bound) if reservation.budgeted.budgets else intent
         return self._reserve(reservation, context, intent)
 
     async def reserve_again(
@@ -159,20 +161,14 @@ class BudgetGate:
         self._require_open()
         if not states_budget or not self._keeper.take(reservation):
             await self._ask(reservation, context)
-        if reservation.budgets:
-            self._stated.note(context.caller)
-        return self._note_reserved(reservation, intent)
-
-    def _note_reserved(self, reservation: Reservation, intent: RequestIntent) -> RequestIntent:
-        """Note the claims of a request that is admitted; return its intent with the bound that is reserved."""
-        if reservation.claims:
-            self._limited.add(reservation.request_id)
-        if not reservation.budgets:
+        self._note_claims(reservation)
+        if not reservation.budgeted.budgets:
             return intent
-        return structs.replace(intent, bound=SpendBound(reservation.total, reservation.subtotal))
+        self._stated.note(context.caller)
+        return structs.replace(intent, bound=reservation.bound)
 
     async def _ask(self, reservation: Reservation, context: RequestContext[Endpoint]) -> None:
-        key = (reservation.spender, reservation.budgets)
+        key = (reservation.budgeted.spender, reservation.budgeted.budgets)
         kept = self._refusals.get(key)
         if kept is not None and time.monotonic() < kept[0]:
             raise kept[1]
@@ -212,7 +208,7 @@ class BudgetGate:
             LedgerUnavailable: the counters cannot be read.
         """
         reservation = make_check(context, datetime.now(UTC))
-        if not reservation.budgets:
+        if not reservation.budgeted.budgets:
             return
         if context.caller.token_budgets:
             await self._count_tokens()

@@ -6,13 +6,13 @@ The facts that all requests of a caller share are found once for each snapshot.
 from __future__ import annotations
 
 from datetime import datetime
-from decimal import Decimal
 from typing import assert_never
 
 import msgspec
 from msgspec import structs
 
-from tornado_proxy.domain.budget import Budget, Reservation, Spender
+from tornado_proxy.domain.budget import BudgetedSpender, Reservation, Spender
+from tornado_proxy.domain.cost import CostBound
 from tornado_proxy.domain.errors import BadRequest
 from tornado_proxy.domain.identity import Caller
 from tornado_proxy.domain.rate import RateClaim, RateUnit
@@ -21,15 +21,13 @@ from tornado_proxy.domain.request import RequestFacts
 from tornado_proxy.gateway.admission.stops import find_agent_session
 from tornado_proxy.gateway.budgets.rate_limits import list_claims
 from tornado_proxy.gateway.context import RequestContext
-from tornado_proxy.pricing.book.cost_bounds import CostBound
 from tornado_proxy.pricing.book.price_book import Tariff
-from tornado_proxy.providers.contract import Endpoint, HttpEndpoint
+from tornado_proxy.providers.contract import Endpoint
 
 #: Callers, with their agent sessions, whose shared facts a snapshot keeps.  Clients choose the sessions.
 _MAX_KEPT = 4096
 
-_ZERO = Decimal(0)
-_NO_BOUND = CostBound(_ZERO, _ZERO, 0)
+_NO_BOUND = CostBound()
 
 
 def make_reservation(
@@ -42,49 +40,49 @@ def make_reservation(
     """
     if not context.is_limited:
         return None
-    at, spending = intent.started_at, _find_spending(context, intent.attribution.agent_session)
-    budgets, limits = spending.budgets, spending.limits
-    if isinstance(context.endpoint, HttpEndpoint) and not context.endpoint.charged:
-        budgets, bound = (), _NO_BOUND  # it costs nothing
+    endpoint, snapshot, at = context.endpoint, context.snapshot, intent.started_at
+    spending = _find_spending(context, intent.attribution.agent_session)
+    budgeted, bound = spending.budgeted, _NO_BOUND
+    if not endpoint.charged:
+        budgeted = BudgetedSpender(budgeted.spender)  # it costs nothing
     else:
-        if context.snapshot.budget_limits.changes:
-            budgets = _find_budgets(context, spending, at)
-        is_bounded = budgets or spending.limits_tokens
-        bound = _find_bound(context, tariff, facts, at) if is_bounded else _NO_BOUND
-    claims = _list_claims(context, limits, facts, bound) if limits else ()
-    if not (budgets or claims):
-        return None
-    total, subtotal = bound.total, bound.subtotal
-    return Reservation(intent.request_id, spending.spender, budgets, total, subtotal, at, claims=claims)
+        if snapshot.budget_limits.changes:
+            budgeted = _find_budgets(context, spending, at)
+        if budgeted.budgets or spending.limits_tokens:
+            most = snapshot.cost_bounds.bound(tariff, endpoint.priced_as or endpoint.path, facts, at)
+            if most is None:
+                raise _make_unbounded_error(facts)
+            bound = most
+    claims = _list_claims(endpoint, spending.limits, facts, bound) if spending.limits else ()
+    return Reservation(intent.request_id, budgeted, bound, at, claims=claims) if budgeted.budgets or claims else None
 
 
 def make_check(context: RequestContext[Endpoint], now: datetime) -> Reservation:
     """Return the reservation of nothing, with which a session finds out whether its budgets are spent."""
     spending = _find_spending(context, find_agent_session(context))
-    return Reservation("", spending.spender, _find_budgets(context, spending, now), _ZERO, _ZERO, now)
+    return Reservation("", _find_budgets(context, spending, now), _NO_BOUND, now)
 
 
 def make_stream_reservation(context: RequestContext[Endpoint], session_id: str, now: datetime) -> Reservation:
     """Return the reservation of a session, which is one of the streams of its project and caller."""
     spending = _find_spending(context, None)  # limits are per project and per participant
     claims = tuple(limit for limit in spending.limits if limit.unit is RateUnit.STREAMS)
-    return Reservation(session_id, spending.spender, (), _ZERO, _ZERO, now, claims=claims)
+    return Reservation(session_id, BudgetedSpender(spending.budgeted.spender), _NO_BOUND, now, claims=claims)
 
 
 def _list_claims(
-    context: RequestContext[Endpoint], limits: tuple[RateClaim, ...], facts: RequestFacts, bound: CostBound
+    endpoint: Endpoint, limits: tuple[RateClaim, ...], facts: RequestFacts, bound: CostBound
 ) -> tuple[RateClaim, ...]:
     """Return the claims of a request on `limits`, which state one unit of each."""
-    is_charged = not isinstance(context.endpoint, HttpEndpoint) or context.endpoint.charged
     claims = []
     for limit in limits:
         match limit.unit:
             case RateUnit.STREAMS:
                 is_claimed = facts.stream
             case RateUnit.REQUESTS:
-                is_claimed = is_charged
+                is_claimed = endpoint.charged
             case RateUnit.TOKENS:
-                is_claimed = is_charged and bound.tokens > 0
+                is_claimed = endpoint.charged and bound.tokens > 0
                 limit = structs.replace(limit, units=bound.tokens)
             case _:
                 assert_never(limit.unit)
@@ -93,45 +91,39 @@ def _list_claims(
     return tuple(claims)
 
 
-def _find_bound(context: RequestContext[Endpoint], tariff: Tariff, facts: RequestFacts, at: datetime) -> CostBound:
-    endpoint = context.endpoint
-    bound = context.snapshot.cost_bounds.bound(tariff, endpoint.priced_as or endpoint.path, facts, at)
-    if bound is None:
-        raise BadRequest(
-            f"the price file states no limits of {facts.model}, so its cost has no bound and no budget or limit can "
-            "admit it; the operator can add `limits` to the model",
-            param="model",
-        )
-    return bound
+def _make_unbounded_error(facts: RequestFacts) -> BadRequest:
+    return BadRequest(
+        f"the price file states no limits of {facts.model}, so its cost has no bound and no budget or limit can "
+        "admit it; the operator can add `limits` to the model",
+        param="model",
+    )
 
 
 class _Spending(msgspec.Struct):
     """The facts that all requests of a caller in one agent session share.
 
     Attributes:
-        spender: Whom they are charged to.
+        budgeted: Whom they are charged to, and the budgets of the last one, with the limits that were in force then.
         limits: A claim of one unit on each limit of the project and the caller.
         limits_tokens: True if a limit of the project is one of tokens.
-        budgets: The budgets of the last one, with the limits that were in force then.
     """
 
     caller: Caller
-    spender: Spender
+    budgeted: BudgetedSpender
     limits: tuple[RateClaim, ...]
     limits_tokens: bool
-    budgets: tuple[Budget, ...]
 
 
-def _find_budgets(context: RequestContext[Endpoint], spending: _Spending, at: datetime) -> tuple[Budget, ...]:
+def _find_budgets(context: RequestContext[Endpoint], spending: _Spending, at: datetime) -> BudgetedSpender:
     """Return the budgets of a caller's requests, with the limits in force, and those that its token states."""
-    snapshot, spender = context.snapshot, spending.spender
+    snapshot, spender = context.snapshot, spending.budgeted.spender
     if snapshot.budget_limits.changes.get(spender.project_id):
         configured = (*snapshot.find_budgets(context.project), *context.caller.token_budgets)
         budgets = snapshot.budget_limits.apply_changes(configured, spender, at)
-        # Else the same tuple, by which slices find the claims of the last request.
-        if budgets != spending.budgets:
-            spending.budgets = budgets
-    return spending.budgets
+        # Else the same object, by which slices find the claims of the last request.
+        if budgets != spending.budgeted.budgets:
+            spending.budgeted = BudgetedSpender(spender, budgets)
+    return spending.budgeted
 
 
 def _find_spending(context: RequestContext[Endpoint], agent_session: str | None) -> _Spending:
@@ -147,7 +139,8 @@ def _find_spending(context: RequestContext[Endpoint], agent_session: str | None)
         spender = make_spender(caller, tuple(context.labels.items()), agent_session)
         limits = context.snapshot.find_limits(context.project)
         claims = list_claims(limits, spender, dict.fromkeys(RateUnit, 1))
-        found = known[key] = _Spending(caller, spender, claims, limits.limits_unit(RateUnit.TOKENS), budgets)
+        budgeted = BudgetedSpender(spender, budgets)
+        found = known[key] = _Spending(caller, budgeted, claims, limits.limits_unit(RateUnit.TOKENS))
     return found
 
 

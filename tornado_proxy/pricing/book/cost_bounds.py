@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from bisect import bisect_left, bisect_right
-from datetime import datetime
+from datetime import UTC, datetime
 from decimal import Decimal
 
 import msgspec
 from msgspec.structs import replace
 
+from tornado_proxy.domain.cost import CostBound
 from tornado_proxy.domain.request import RequestFacts, Spend, WorkLimits
 from tornado_proxy.pricing.book.price import ModelPrice
 from tornado_proxy.pricing.book.price_book import PriceBook, Tariff
@@ -29,27 +31,45 @@ MAX_CACHED_PRICES = 4096
 #: More than all roundings of the line items of a record, each to 1e-12 USD.
 _ROUNDING = Decimal("1e-9")
 
-#: The interval of a model whose prices never change.
-_ONLY_INTERVAL = (0, 0)
+_BEGINNING, _END = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
 
 #: Models that still serve requests.
 _SERVING = ("active", "deprecated")
 
 
-class CostBound(msgspec.Struct, frozen=True, gc=False):
-    """The most that a request can cost: USD, `total` with the surcharge, `subtotal` without; and tokens."""
+class _RateWindow(msgspec.Struct, frozen=True):
+    """The rates of the requests that begin from `since` up to `until`, and whose body has so many bytes."""
 
-    subtotal: Decimal
-    total: Decimal
-    tokens: int
+    rates: SpendRates
+    since: datetime
+    until: datetime
+    min_bytes: int
+    max_bytes: int
 
 
-class _SpendFacts(msgspec.Struct, frozen=True):
-    """The facts that requests with one spend and the same work share; `rates` has those of each interval of prices."""
+class _SpendFacts(msgspec.Struct):
+    """The facts that requests with one spend and the same work share.
+
+    `windows` has the rates of each interval of prices; `latest` is that of the last request.
+    """
 
     price: ModelPrice
     tokens: TokenCaps
-    rates: dict[tuple[int, int], SpendRates]
+    windows: dict[tuple[int, int], _RateWindow]
+    latest: _RateWindow | None = None
+
+    def make_window(self, interval: tuple[int, int], rates: SpendRates) -> _RateWindow:
+        """Return the window of an interval of prices, that of _find_interval()."""
+        length, date = interval
+        limits, dates, added = self.price.limits, self.price.dates, self.tokens.added_to_prompt
+        is_last = length == len(limits) or self.tokens.prompt_tokens <= limits[length]
+        return _RateWindow(
+            rates,
+            since=dates[date - 1] if date else _BEGINNING,
+            until=dates[date] if date < len(dates) else _END,
+            min_bytes=limits[length - 1] - added + 1 if length else 0,
+            max_bytes=sys.maxsize if is_last else limits[length] - added,
+        )
 
 
 class CostBounds:
@@ -86,7 +106,7 @@ class CostBounds:
             subtotal += usd
             tokens += most
         rate = tariff.surcharge_rate
-        return CostBound(subtotal, subtotal + subtotal * rate if rate else subtotal, tokens)
+        return CostBound(subtotal + subtotal * rate if rate else subtotal, subtotal, tokens)
 
     def _bound_spend(
         self, tariff: Tariff, spend: Spend, facts: RequestFacts, at: datetime
@@ -96,14 +116,14 @@ class CostBounds:
         known = self._spends.get(key) or self._find_spend_facts(key, tariff, spend, facts.work)
         if known is None:
             return None
-        price, tokens, body_bytes = known.price, known.tokens, facts.body_bytes
-        interval = _ONLY_INTERVAL
-        if price.limits or price.dates:
-            interval = _find_interval(price, tokens.count_prompt_tokens(body_bytes), at)
-        rates = known.rates.get(interval)
-        if rates is None:
-            dearest = self._find_dearest(tariff, spend, price, tokens.count_prompt_tokens(body_bytes), at)
-            rates = known.rates[interval] = find_rates(spend, dearest, tokens)
+        tokens, window, body_bytes = known.tokens, known.latest, facts.body_bytes
+        if (
+            window is None
+            or not window.since <= at < window.until
+            or not window.min_bytes <= body_bytes <= window.max_bytes
+        ):
+            window = self._find_window(known, tariff, spend, body_bytes, at)
+        rates = window.rates
         input_tokens = body_bytes + tokens.added_to_input
         if input_tokens > tokens.input_tokens:  # noqa: PLR1730  # min() takes longer
             input_tokens = tokens.input_tokens
@@ -111,6 +131,20 @@ class CostBounds:
         if rates.others:
             usd += bound_others(rates, facts, self._caps)
         return usd, input_tokens + rates.output_tokens if rates.counts_input else rates.output_tokens
+
+    def _find_window(
+        self, known: _SpendFacts, tariff: Tariff, spend: Spend, body_bytes: int, at: datetime
+    ) -> _RateWindow:
+        """Return the window of a request, and keep it for the next ones."""
+        prompt_tokens = known.tokens.count_prompt_tokens(body_bytes)
+        interval = _find_interval(known.price, prompt_tokens, at)
+        window = known.windows.get(interval)
+        if window is None:
+            dearest = self._find_dearest(tariff, spend, known.price, prompt_tokens, at)
+            window = known.make_window(interval, find_rates(spend, dearest, known.tokens))
+            known.windows[interval] = window
+        known.latest = window
+        return window
 
     def _find_spend_facts(self, key: object, tariff: Tariff, spend: Spend, work: WorkLimits) -> _SpendFacts | None:
         price = self._prices.resolve(tariff.provider, spend.model)
