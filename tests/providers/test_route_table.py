@@ -232,6 +232,17 @@ def test_unknown_path_is_rejected_with_advice(target: str, hint: str) -> None:
         TABLE.match("POST", target)
 
 
+@pytest.mark.parametrize("prefix", ["/openai/v1", "/anthropic/v1/messages", "", "/v1/models"])
+def test_long_segment_of_a_path_is_not_repeated_because_it_can_be_a_token(prefix: str) -> None:
+    key = "a-key-of-any-form-0123456789"
+
+    with pytest.raises(CallerError) as raised:
+        TABLE.match("PUT", f"{prefix}/{key}")
+
+    assert key not in raised.value.message
+    assert f"{prefix}/..." in raised.value.message
+
+
 @pytest.mark.parametrize(
     ("method", "target", "upstream"),
     [

@@ -113,6 +113,32 @@ def test_token_in_the_path_is_rejected(proxy: ProxyProcess, provider: ReplayProv
     assert (response.status_code, token in response.text, len(provider.requests)) == (400, False, before)
 
 
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/{}", {}),
+        ("/accounts/{}", {}),
+        ("/v1/chat/completions", {"model": "{}", "messages": []}),
+        ("/v1/chat/completions", {"model": "gpt-4o-mini", "service_tier": "{}", "messages": []}),
+    ],
+)
+def test_token_in_a_wrong_place_is_not_repeated_to_its_sender(
+    path: str, body: dict[str, object], proxy: ProxyProcess
+) -> None:
+    token = mint()
+    filled = {name: token if value == "{}" else value for name, value in body.items()}
+
+    response = httpx.post(
+        proxy.base_url + path.format(token),
+        json=filled,
+        headers={"Authorization": f"Bearer {token}"},
+        timeout=TIMEOUT_S,
+    )
+
+    assert response.status_code in (400, 404)
+    assert token[:30] not in response.text
+
+
 def test_allowed_request_headers_reach_the_provider(proxy: ProxyProcess, provider: ReplayProvider) -> None:
     headers = {
         "Idempotency-Key": "same-again",

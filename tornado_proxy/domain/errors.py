@@ -46,6 +46,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from tornado_proxy.domain.masking import mask_credentials
 from tornado_proxy.domain.rate import RateState
 
 
@@ -60,8 +61,8 @@ class RequestError(ProxyError):
         status: The HTTP status.
         kind: The value of the error's `type` member.
         code: A stable word for programs (docs/errors.md).
-        message: Text for people; it names the wrong value, the rule and what to do, and never holds a credential.
-        param: The name of the faulty field, or None.
+        message: Text for people: the wrong value, the rule, what to do.  What has the form of a credential is masked.
+        param: The name of the faulty field, masked in the same way, or None.
         model: The model that the request names, if it was read before the error; for the log.
         final: True if the same request fails again, so that SDKs must not retry it.
         retry_after_s: Seconds after which the same request can succeed, for a status that has Retry-After.
@@ -72,13 +73,12 @@ class RequestError(ProxyError):
     kind = "api_error"
     code: str = "internal_error"
     final = False
-    # The server's own state changes within a second.
-    retry_after_s = 1
+    retry_after_s = 1  # the server's own state changes within a second
 
     def __init__(self, message: str, *, code: str | None = None, param: str | None = None) -> None:
-        super().__init__(message)
-        self.message = message
-        self.param = param
+        self.message = mask_credentials(message)
+        super().__init__(self.message)
+        self.param = param and mask_credentials(param)
         self.model: str | None = None
         if code is not None:
             self.code = code

@@ -27,8 +27,9 @@ _ID = "{id}"
 #: The first segment of the providers' own paths, which many base URLs include and others lack.
 _VERSION = "/v1"
 
-#: Characters of a client's path that an error message repeats.
-_MAX_SHOWN = 200
+#: Characters of a client's path, and of each of its segments, that an error message repeats.  No segment of an endpoint
+#: is longer; a token in its place can have any form.
+_MAX_SHOWN, _MAX_SHOWN_SEGMENT = 200, 24
 
 
 EndpointT = TypeVar("EndpointT", bound=Endpoint, covariant=True)
@@ -164,12 +165,12 @@ class RouteTable:
         provider, prefix, own_path = self._split(path)
         by_method, path_id = self._find(provider, own_path)
         if by_method is None:
-            raise NotFound(f"{path[:_MAX_SHOWN]} is not served here; {self._suggest(provider, prefix, own_path)}")
+            raise NotFound(f"{_show(path)} is not served here; {self._suggest(provider, prefix, own_path)}")
         # RFC 9110 section 9.3.2: HEAD is GET without the body.  It goes to the provider as GET.
         endpoint = by_method.get("GET" if method == "HEAD" else method)
         if endpoint is None:
             allowed = tuple(sorted({*by_method, *(("HEAD",) if "GET" in by_method else ())}))
-            message = f"{path[:_MAX_SHOWN]} takes {', '.join(allowed)}, not {method[:20]}"
+            message = f"{_show(path)} takes {', '.join(allowed)}, not {method[:20]}"
             raise MethodNotAllowed(message, allowed)
         return Match(provider, endpoint, own_path + mark + query, path_id)
 
@@ -199,15 +200,21 @@ class RouteTable:
         if path.startswith(f"{_VERSION}{_VERSION}/"):
             return f"the base URL ends in {_VERSION}, and the client adds another"
         if self._find(provider, _VERSION + path)[0] is not None:
-            return f"did you mean {prefix}{_VERSION}{path[:_MAX_SHOWN]}? Then the base URL lacks {_VERSION}"
+            return f"did you mean {prefix}{_VERSION}{_show(path)}? Then the base URL lacks {_VERSION}"
         for other in self._by_prefix.values():
             for own_path in (path, _VERSION + path):
                 if self._find(other, own_path)[0] is not None:
                     return (
-                        f"did you mean /{other.prefix}{own_path[:_MAX_SHOWN]}? {other.title}'s API is served under "
+                        f"did you mean /{other.prefix}{_show(own_path)}? {other.title}'s API is served under "
                         f"/{other.prefix}"
                     )
         return "GET / lists the base URLs"
+
+
+def _show(path: str) -> str:
+    """Return a client's path as an error message repeats it, `...` for a segment that can hold a token."""
+    segments = path[:_MAX_SHOWN].split("/")
+    return "/".join(segment if len(segment) <= _MAX_SHOWN_SEGMENT else "..." for segment in segments)
 
 
 def _describe_slashes(path: str) -> str | None:
