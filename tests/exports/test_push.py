@@ -165,7 +165,7 @@ def test_second_push_sends_only_new_changes(small_ledger: Path) -> None:
         other = run_push(small_ledger, url, "--cursor", "audit", "--since", "2.1")
 
     assert again.stderr == "0 events, cursor 3.1\n"
-    assert other.stderr == "1 events, cursor 3.1\n"
+    assert other.stderr == "1 event, cursor 3.1\n"
 
 
 @pytest.mark.parametrize("status", [302, 400, 401, 410])

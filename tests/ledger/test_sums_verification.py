@@ -191,7 +191,7 @@ def test_command_names_the_sum_its_difference_and_the_remedy(store: LedgerUnderT
         "0.000000000001\n"
     )
     remedy = "tornado-proxy ledger rollup --rebuild --since 2026-03-02 --until 2026-03-03"
-    assert found.stderr == f"1 sums differ from the records of 2 days, 3 records, 0.007087500000 USD; run {remedy}\n"
+    assert found.stderr == f"1 sum differs from the records of 2 days, 3 records, 0.007087500000 USD; run {remedy}\n"
     assert document["remedy"] == remedy
     (difference,) = document["differences"]
     assert difference["figures"]["requests"] == {"sum": "1", "records": "2", "difference": "-1"}

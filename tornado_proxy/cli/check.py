@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
 from pathlib import Path
 
 import click
@@ -11,6 +10,7 @@ import click
 from tornado_proxy.cli.options.config_option import config_option
 from tornado_proxy.config.loading import LoadedConfig, read_config
 from tornado_proxy.domain.errors import ConfigError
+from tornado_proxy.domain.text import count_noun
 from tornado_proxy.pricing.book.price_book import PriceBook
 
 
@@ -44,13 +44,7 @@ def check(config: Path) -> None:
 
 def _summary(config: LoadedConfig, prices: PriceBook) -> str:
     """Return the contents of a valid configuration in one line."""
-    providers = ", ".join(
-        f"{name} ({_count(prices.models(name), 'priced model')})" for name in sorted(config.settings.providers)
-    )
+    models = {name: len(tuple(prices.models(name))) for name in sorted(config.settings.providers)}
+    providers = ", ".join(f"{name} ({count_noun(number, 'priced model')})" for name, number in models.items())
     keys = [key for project in config.projects for key in project.api_keys]
-    return f"{providers}; {_count(config.projects, 'project')} with {_count(keys, 'API key')}"
-
-
-def _count(items: Iterable[object], noun: str) -> str:
-    number = sum(1 for _ in items)
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+    return f"{providers}; {count_noun(len(config.projects), 'project')} with {count_noun(len(keys), 'API key')}"

@@ -15,6 +15,7 @@ from tornado_proxy.cli.options.config_lookup import exit_on_errors, find_ledger
 from tornado_proxy.cli.options.config_option import config_option
 from tornado_proxy.cli.options.format_option import format_option
 from tornado_proxy.cli.verified_sums import print_verified
+from tornado_proxy.domain.text import count_noun
 from tornado_proxy.ledger.archives.archiving import archive_records, verify_archives
 from tornado_proxy.ledger.archives.files import ArchiveError
 from tornado_proxy.ledger.archives.pruning import prune_records
@@ -90,7 +91,7 @@ def rollup(config: Path, url: str | None, days: _Days, *, rebuild: bool) -> None
                 rebuild_sums(db, backend.dialect, *days)
             catch_up(db, backend.dialect)
             ((rows,),) = db.fetch_rows("SELECT count(*) FROM rollups")
-    click.echo(f"ok: {rows} sums")
+    click.echo(f"ok: {count_noun(int(str(rows)), 'sum')}")
 
 
 @ledger.command()
@@ -114,9 +115,10 @@ def archive(config: Path, url: str | None, before: datetime, folder: Path) -> No
             backend,
             f"{before:%Y-%m-%d}",
             folder,
-            lambda link: click.echo(f"{link.file}: {link.records} records, {link.total} USD"),
+            lambda link: click.echo(f"{link.file}: {count_noun(link.records, 'record')}, {link.total} USD"),
         )
-    click.echo(f"ok: {len(written)} new files, {sum(link.records for link in written)} records")
+    records = sum(link.records for link in written)
+    click.echo(f"ok: {count_noun(len(written), 'new file')}, {count_noun(records, 'record')}")
 
 
 @ledger.command()
@@ -158,7 +160,8 @@ def verify(
         raise click.UsageError("--since, --until and --format are of sums; leave them out with --to")
     with _exit_on_faults():
         archives = verify_archives(folder, None if alone else make_backend(find_ledger(config, url)))
-    click.echo(f"ok: {archives.files} files, {archives.records} records, {archives.total:f} USD")
+    of_files = f"{count_noun(archives.files, 'file')}, {count_noun(archives.records, 'record')}"
+    click.echo(f"ok: {of_files}, {archives.total:f} USD")
 
 
 @ledger.command()
@@ -184,7 +187,8 @@ def prune(config: Path, url: str | None, before: datetime, folder: Path) -> None
         )
     with _exit_on_faults():
         pruned = prune_records(make_backend(find_ledger(config, url)), f"{before:%Y-%m-%d}", folder)
-    click.echo(f"ok: {pruned.removed} records removed, {pruned.kept} archived ones not in the ledger or different")
+    removed = count_noun(pruned.removed, "record")
+    click.echo(f"ok: {removed} removed, {pruned.kept} archived ones not in the ledger or different")
 
 
 @contextlib.contextmanager

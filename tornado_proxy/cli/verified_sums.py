@@ -12,7 +12,7 @@ from itertools import islice
 import click
 
 from tornado_proxy.cli.tables import replace_unprintable
-from tornado_proxy.domain.text import format_decimal
+from tornado_proxy.domain.text import count_noun, format_decimal
 from tornado_proxy.ledger.database import Backend
 from tornado_proxy.ledger.reports.records_query import EXACT
 from tornado_proxy.ledger.sums_verification import Difference, Figure, VerifiedDay, count_others, verify_sums
@@ -75,13 +75,15 @@ def _print_end(result: _Result, others: int) -> None:
     left = result.number - len(result.differences)
     if left:
         click.echo(f"... and {left} more")
-    of_days = f"{result.days} days, {result.records} records, {result.total:f} USD"
+    of_days = f"{count_noun(result.days, 'day')}, {count_noun(result.records, 'record')}, {result.total:f} USD"
     if result.number:
-        click.echo(f"{result.number} sums differ from the records of {of_days}; run {_name_remedy(result)}", err=True)
+        found = f"{result.number} sum differs" if result.number == 1 else f"{result.number} sums differ"
+        click.echo(f"{found} from the records of {of_days}; run {_name_remedy(result)}", err=True)
     else:
         click.echo(f"ok: {of_days}")
     if others:
-        click.echo(f"{others} other records are pending or new, and not in the sums yet; reports add them")
+        are = "record is" if others == 1 else "records are"
+        click.echo(f"{others} other {are} pending or new, and not in the sums yet; reports add them")
 
 
 def _name_remedy(result: _Result) -> str:

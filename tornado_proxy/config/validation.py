@@ -28,6 +28,7 @@ from tornado_proxy.config.secrets import is_in_reference
 from tornado_proxy.domain.document import Document
 from tornado_proxy.domain.document import Path as DocumentPath
 from tornado_proxy.domain.errors import Fault
+from tornado_proxy.domain.text import count_noun
 from tornado_proxy.providers.registry import PROVIDERS, list_priced_paths
 
 #: Text that can be a secret in any place: our and the providers' keys, PEM, a password in a URL, or a long run of
@@ -195,9 +196,9 @@ def _describe_rule(error: ValidationError, path: DocumentPath) -> str:
         case "minLength":
             return "must not be empty" if wanted == 1 else f"must have at least {wanted} characters"
         case "minItems" | "minProperties":
-            return f"must have at least {_count(wanted, member)}"
+            return f"must have at least {count_noun(wanted, member)}"
         case "maxItems" | "maxProperties":
-            return f"must have at most {_count(wanted, member)}"
+            return f"must have at most {count_noun(wanted, member)}"
         case "uniqueItems":
             return "must not contain an item twice"
         case keyword:
@@ -211,10 +212,6 @@ def _list_allowed(rule: Mapping[str, Any]) -> list[str]:
     if "x-priced-path" in rule:
         return sorted(list_priced_paths())
     return [str(value) for value in rule.get("enum", ())]
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _name_type(rule: Any, types: Sequence[str]) -> str:

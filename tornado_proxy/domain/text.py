@@ -1,4 +1,4 @@
-"""Writes times and amounts as text, the same in records, log lines, JSON documents and pages."""
+"""Writes times, amounts and numbers of things as text, the same in records, log lines, JSON documents and pages."""
 
 from __future__ import annotations
 
@@ -26,3 +26,8 @@ def format_decimal(value: Decimal) -> str:
     """Return the digits of an amount without an exponent."""
     text = str(value)  # several times faster than formatting, and plain digits nearly always
     return text if "E" not in text else f"{value:f}"
+
+
+def count_noun(number: int, noun: str) -> str:
+    """Return a number and its noun: "1 day", "2 days"."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -11,6 +11,7 @@ from decimal import Decimal
 from tornado_proxy.domain.cost import ZERO, LineItem
 from tornado_proxy.domain.errors import RequestError
 from tornado_proxy.domain.record import RequestRecord
+from tornado_proxy.domain.text import count_noun
 from tornado_proxy.domain.usage import Basis
 from tornado_proxy.gateway.recorder import RunningRequest
 from tornado_proxy.observability.access_log import RequestLine
@@ -40,7 +41,7 @@ class Totals:
     def describe(self) -> str:
         """Return the last line: N requests, subtotal, surcharge, total."""
         amounts = f"{usd(self.subtotal)} subtotal, {usd(self.surcharge)} surcharge, {usd(self.total)} total"
-        return f"{self.requests} requests, {amounts}"
+        return f"{count_noun(self.requests, 'request')}, {amounts}"
 
 
 @dataclass(slots=True)

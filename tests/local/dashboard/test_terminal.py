@@ -102,7 +102,7 @@ def test_totals_rise_while_a_stream_runs_and_end_exactly(proxy: ProxyProcess, tm
         assert terminal.wait_end() == 0
 
     assert terminal.output.rstrip().endswith(
-        b"1 requests, $0.00006195 subtotal, $0.0000030975 surcharge, $0.0000650475 total"
+        b"1 request, $0.00006195 subtotal, $0.0000030975 surcharge, $0.0000650475 total"
     )
     # The terminal is back: its own screen, a cursor, no mouse reports.
     assert terminal.output.rindex(b"\x1b[?1049l") < terminal.output.rindex(b"\x1b[?25h")
@@ -127,7 +127,7 @@ def test_quit_asks_while_a_stream_runs_and_breaks_it_off(proxy: ProxyProcess, tm
         assert terminal.wait_end() == 0
 
     assert not stream.is_alive()
-    assert re.search(rb"~\$[\d.]+ \d+ms\r\n1 requests, ", terminal.output)
+    assert re.search(rb"~\$[\d.]+ \d+ms\r\n1 request, ", terminal.output)
 
 
 def test_signal_ends_the_dashboard_first_and_then_the_requests(proxy: ProxyProcess, tmp_path: Path) -> None:
@@ -138,8 +138,8 @@ def test_signal_ends_the_dashboard_first_and_then_the_requests(proxy: ProxyProce
         assert terminal.wait_end() == 0
 
     ending = terminal.output[terminal.output.rindex(b"\x1b[?1049l") :]
-    assert b"waiting for 1 requests; stop again to abort them" in ending
-    assert re.search(rb" 200 POST /v1/chat/completions gpt-4o-mini 53 \$[\d.]+ \d+ms\r\n1 requests, ", ending)
+    assert b"waiting for 1 request; stop again to abort them" in ending
+    assert re.search(rb" 200 POST /v1/chat/completions gpt-4o-mini 53 \$[\d.]+ \d+ms\r\n1 request, ", ending)
 
 
 def test_dashboard_that_dies_gives_the_terminal_back_and_requests_have_lines(
@@ -155,7 +155,7 @@ def test_dashboard_that_dies_gives_the_terminal_back_and_requests_have_lines(
         terminal.child.kill(signal.SIGINT)
         assert terminal.wait_end() == 0
 
-    assert b"1 requests, " in terminal.output
+    assert b"1 request, " in terminal.output
 
 
 def test_records_are_kept_when_the_terminal_is_closed(proxy: ProxyProcess, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import click
 
 from tornado_proxy import event_loop
 from tornado_proxy.domain.errors import LedgerUnavailable, ListenError
+from tornado_proxy.domain.text import count_noun
 from tornado_proxy.local.child import NOT_EXECUTABLE, NOT_FOUND, run_command
 from tornado_proxy.local.coding_tools import ToolCommand
 from tornado_proxy.local.dashboard.held_log import held_log
@@ -199,7 +200,7 @@ def _stop(server: LocalServer) -> None:
 
 def _tell_waiting(server: LocalServer) -> None:
     if server.in_flight:
-        _tell(f"waiting for {server.in_flight} requests; stop again to abort them")
+        _tell(f"waiting for {count_noun(server.in_flight, 'request')}; stop again to abort them")
 
 
 def _tell(message: str) -> None:

@@ -16,6 +16,7 @@ from tornado_proxy.cli.options.config_lookup import (
     named_config,
     read_prices,
 )
+from tornado_proxy.domain.text import count_noun
 from tornado_proxy.pricing.book.price_book import PriceBook
 from tornado_proxy.reports.coverage import (
     find_coverage_faults,
@@ -66,4 +67,5 @@ def check(config: Path | None, prices: Path | None, max_age: int) -> None:
         if faults:
             sys.exit(1)
         models = [model for document in documents for model in book.models(provider_of(document))]
-        click.echo(f"ok: {path}: {len(models)} models, {sum(len(model.cards) for model in models)} price cards")
+        cards = sum(len(model.cards) for model in models)
+        click.echo(f"ok: {path}: {count_noun(len(models), 'model')}, {count_noun(cards, 'price card')}")

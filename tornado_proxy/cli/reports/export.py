@@ -13,6 +13,7 @@ import click
 
 from tornado_proxy.cli.options.config_lookup import CONFIG, LEDGER, exit_on_errors, find_ledger
 from tornado_proxy.domain.identity import Secret
+from tornado_proxy.domain.text import count_noun
 from tornado_proxy.exports.events import DEFAULT_SOURCE, make_event
 from tornado_proxy.exports.push import Push, PushFailed, push_changes
 from tornado_proxy.exports.receiver import Receiver, find_url_fault
@@ -140,7 +141,7 @@ def push(
             while True:
                 pushed = push_changes(backend, wanted, receiver)
                 if pushed.events or interval_s is None:
-                    click.echo(f"{pushed.events} events, cursor {pushed.position}", err=True)
+                    click.echo(f"{count_noun(pushed.events, 'event')}, cursor {pushed.position}", err=True)
                 if interval_s is None:
                     return
                 time.sleep(interval_s)

@@ -28,6 +28,7 @@ from tornado_proxy.cli.options.config_lookup import (
 from tornado_proxy.cli.options.format_option import format_option
 from tornado_proxy.cli.options.time_param import TimeParam
 from tornado_proxy.cli.tables import replace_unprintable
+from tornado_proxy.domain.text import count_noun
 from tornado_proxy.ledger.backends import make_backend
 from tornado_proxy.ledger.columns import RECORD_COLUMNS
 from tornado_proxy.ledger.reports.records_query import UsageFilter, read_records
@@ -127,7 +128,7 @@ def _format_signed(amount: Decimal) -> str:
 
 
 def _print_summary(totals: Totals, out: IO[str]) -> None:
-    records = "1 record" if totals.records == 1 else f"{totals.records} records"
+    records = count_noun(totals.records, "record")
     out.write(
         f"{records}: {totals.differing} differ, {totals.unrated} cannot be rated today, {totals.pending} pending\n"
         f"billed {format_decimal(totals.billed)} USD, today {format_decimal(totals.today)} USD, "
