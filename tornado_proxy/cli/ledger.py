@@ -69,13 +69,16 @@ def ledger() -> None:
 @ledger.command()
 @_CONFIG
 @_LEDGER
-@click.option("--rebuild", is_flag=True, help="Make sums again; without it, add the records that they lack.")
+@click.option(
+    "--rebuild", is_flag=True, help="Correct all sums from the records; without it, add the records that they lack."
+)
 @_days_option
 def rollup(config: Path, url: str | None, days: _Days, *, rebuild: bool) -> None:
     """Add records to the sums by hour and day, which reports read.
 
-    A running server does this itself.  Sums of records that were pruned are kept by --rebuild, which makes those of a
-    day in one transaction; --since and --until select days.
+    A running server does this itself.  --rebuild compares the sums with the records and corrects those that differ,
+    in short transactions, while servers run; sums of records that were pruned are kept.  --since and --until select
+    days.
 
     \b
     Example:
@@ -87,11 +90,12 @@ def rollup(config: Path, url: str | None, days: _Days, *, rebuild: bool) -> None
         backend = make_backend(find_ledger(config, url))
         with contextlib.closing(backend.connect(create=False)) as db:
             prepare(db, backend)  # an earlier version may have made the tables
-            if rebuild:
-                rebuild_sums(db, backend.dialect, *days)
+            rebuilt = rebuild_sums(db, backend.dialect, *days) if rebuild else None
             catch_up(db, backend.dialect)
             ((rows,),) = db.fetch_rows("SELECT count(*) FROM rollups")
     click.echo(f"ok: {count_noun(int(str(rows)), 'sum')}")
+    if rebuilt is not None:
+        click.echo(f"wrong sums: {rebuilt.corrected}; servers waited for {rebuilt.longest_s * 1000:.0f} ms at most")
 
 
 @ledger.command()

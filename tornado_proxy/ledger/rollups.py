@@ -130,7 +130,7 @@ INSERTS: Mapping[str, Callable[[Database, AddedRows], None]] = {
 def roll_up(db: Database, dialect: Dialect, limit: int = BATCH_SIZE, *, waits: bool = True) -> bool:
     """Add up to `limit` records and settlements to the sums; return True if there may be more.
 
-    Without `waits` it adds nothing and returns False while another process adds some or makes sums again.
+    Without `waits` it adds nothing and returns False while another process adds some or corrects sums.
 
     Raises:
         StoreError: the database fails.
@@ -146,7 +146,7 @@ def roll_up(db: Database, dialect: Dialect, limit: int = BATCH_SIZE, *, waits: b
         starts = {position: main for position in cursors.values()} | {main: end}
         more = False
         for start, limit_position in starts.items():
-            batch = _read_batch(db, start, limit_position, limit)
+            batch = read_batch(db, start, limit_position, limit)
             rows = make_added_rows(batch.rows)
             for name in (name for name, position in cursors.items() if position == start):
                 INSERTS[name](db, rows)
@@ -162,7 +162,7 @@ def make_added_rows(records: Sequence[Sequence[object]]) -> AddedRows:
 
 
 @dataclass(frozen=True, slots=True)
-class _Batch:
+class Batch:
     """Some records and settlements, the position after them, and True if there may be more."""
 
     rows: Sequence[Sequence[object]]
@@ -170,15 +170,16 @@ class _Batch:
     is_full: bool
 
 
-def _read_batch(db: Database, after: Position, end: Position, limit: int) -> _Batch:
+def read_batch(db: Database, after: Position, end: Position, limit: int) -> Batch:
+    """Return up to `limit` records, or settlements, that follow a position, as make_added_rows() needs them."""
     records = db.fetch_rows(_SELECT, (after.record, end.record, limit))
     if len(records) == limit:
-        return _Batch(records, Position(_find_last(records), after.change), is_full=True)
+        return Batch(records, Position(_find_last(records), after.change), is_full=True)
     # Settlements when all records are added: then each has its record.
     settled = db.fetch_rows(_SELECT_SETTLED, (after.change, end.change, limit))
     is_full = len(settled) == limit
     last_change = _find_last(settled) if is_full else max(end.change, after.change)
-    return _Batch([*records, *settled], Position(max(end.record, after.record), last_change), is_full)
+    return Batch([*records, *settled], Position(max(end.record, after.record), last_change), is_full)
 
 
 def lock_cursors(db: Database, dialect: Dialect, *, waits: bool = True) -> dict[str, Position]:
@@ -187,8 +188,8 @@ def lock_cursors(db: Database, dialect: Dialect, *, waits: bool = True) -> dict[
     Without `waits`, return none of them if another transaction has locked one.
     """
     lock = dialect.row_lock if waits or not dialect.row_lock else f"{dialect.row_lock} SKIP LOCKED"
-    found = _read_cursors(db, lock)
-    if len(found) < len(_read_cursors(db, "")):
+    found = read_cursors(db, lock)
+    if len(found) < len(read_cursors(db)):
         return {}
     if len(found) < len(INSERTS):
         # Sums that begin now do not have the records that were pruned.
@@ -197,11 +198,12 @@ def lock_cursors(db: Database, dialect: Dialect, *, waits: bool = True) -> dict[
                 db.run(_INSERT_SINCE, (SINCE_KEYS[name], before))
         for name in INSERTS:
             db.run(_INSERT_CURSOR, (name,))
-        found = _read_cursors(db, dialect.row_lock)
+        found = read_cursors(db, dialect.row_lock)
     return {name: found[name] for name in INSERTS}
 
 
-def _read_cursors(db: Database, lock: str) -> dict[str, Position]:
+def read_cursors(db: Database, lock: str = "") -> dict[str, Position]:
+    """Return the positions of the cursors that exist; `lock` is the end of the query."""
     rows = db.fetch_rows(f"{_SELECT_CURSORS} ORDER BY name {lock}", tuple(INSERTS))
     return {str(name): Position.parse(str(position)) for name, position in rows}
 

@@ -1,6 +1,6 @@
 """The sums by hour and day of one day: which rows of which tables they are, and the records that make them.
 
-Sums are compared with the records (sums_verification.py), and made again (sums_rebuild.py), day by day, so that neither
+Sums are compared with the records (sums_verification.py), and corrected (sums_rebuild.py), day by day, so that neither
 holds more than a batch of records in memory.
 """
 
@@ -82,11 +82,20 @@ def list_days(fetch: Fetch, since: str, until: str) -> Iterator[str]:
 
     Days of which records may have been pruned are left out: only archives have these.
     """
-    first = max([since, *(str(value)[:10] for (value,) in fetch(SELECT_PRUNED, ()))])
-    day = _find_day(fetch, first)
+    day = _find_day(fetch, max(since, _find_whole(fetch)))
     while day is not None and day < until:
         yield day
         day = _find_day(fetch, day + END_OF_DAY)
+
+
+def is_pruned(fetch: Fetch, day: str) -> bool:
+    """Return True if records of a day may have been pruned."""
+    return day < _find_whole(fetch)
+
+
+def _find_whole(fetch: Fetch) -> str:
+    """Return the first day of which no record has been pruned; "" if none ever was."""
+    return max((str(value)[:10] for (value,) in fetch(SELECT_PRUNED, ())), default="")
 
 
 def _find_day(fetch: Fetch, after: str) -> str | None:

@@ -4,21 +4,17 @@
         records up to the cursors ── as rows of sums ──> a scratch file ──┐
         sums of the ledger ───────────────────────────────────────────────┴── in the order of their keys ──> differences
 
-The scratch file has the tables of a ledger and the sums of one day, so that memory is bounded however many sums there
-are.  It is made by the statements that add records to the sums.
+The scratch file (sum_scratch.py) has the sums of one day.
 """
 
 from __future__ import annotations
 
-import contextlib
 import heapq
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from itertools import groupby
 from operator import itemgetter
-from pathlib import Path
 from typing import Any
 
 from tornado_proxy.domain.errors import LedgerUnavailable
@@ -29,10 +25,8 @@ from tornado_proxy.ledger.reports.part_records import list_others
 from tornado_proxy.ledger.reports.records_query import UsageFilter
 from tornado_proxy.ledger.reports.sums_state import read_state
 from tornado_proxy.ledger.rollup_rows import DIMENSIONS, MICRO, REST_PLACES, SEQS, SUMS
-from tornado_proxy.ledger.rollups import INSERTS
-from tornado_proxy.ledger.schema import prepare
-from tornado_proxy.ledger.sqlite.backend import SqliteBackend
-from tornado_proxy.ledger.sum_days import END_OF_DAY, ROLLUPS, TABLES, SumTable, delete_day, list_days, read_day
+from tornado_proxy.ledger.sum_days import END_OF_DAY, ROLLUPS, TABLES, SumTable, list_days, read_day
+from tornado_proxy.ledger.sum_scratch import add_rows, clear_day, open_scratch
 
 #: A figure of a sum: a number of requests, an amount or quantity with 12 decimals, or a text.
 Figure = int | Decimal | str | None
@@ -76,17 +70,12 @@ def verify_sums(backend: Backend, since: str, until: str) -> Iterator[VerifiedDa
     """
     with backend.read() as read:
         days = list(list_days(read, since, until))
-    with tempfile.TemporaryDirectory(prefix="tornado-proxy-") as folder:
-        scratch = SqliteBackend(Path(folder) / "sums.db", fsync=False)
-        with contextlib.closing(scratch.connect(create=True)) as db:
-            prepare(db, scratch)
-            for day in days:
-                with backend.read(snapshot=True) as read, scratch.read() as expect:
-                    records, total = _fill(db, read, day, backend.name)
-                    yield VerifiedDay(day, records, total, _compare_day(read, expect, day))
-                with db.transaction():
-                    delete_day(db, day)
-                    db.run("DELETE FROM item_shapes")
+    with open_scratch() as (scratch, db):
+        for day in days:
+            with backend.read(snapshot=True) as read, scratch.read() as expect:
+                records, total = _fill(db, read, day, backend.name)
+                yield VerifiedDay(day, records, total, _compare_day(read, expect, day))
+            clear_day(db, day)
 
 
 def count_others(backend: Backend) -> int:
@@ -109,10 +98,7 @@ def _fill(db: Database, read: Read, day: str, name: str) -> tuple[int, Decimal]:
             f"{name}: some sums lack records that others have, because an earlier version wrote them; run "
             "tornado-proxy ledger rollup, and verify again"
         )
-    for rows in read_day(read, day, state.rolled):
-        with db.transaction():
-            for insert in INSERTS.values():
-                insert(db, rows)
+    add_rows(db, read_day(read, day, state.rolled))
     names = ", ".join(f"coalesce(sum({name}), 0)" for name in SUMS)
     sql = f"SELECT {names} FROM rollups WHERE span = 'day_all' AND start >= ? AND start < ?"  # noqa: S608  # names of ours
     ((requests, *amounts),) = db.fetch_rows(sql, (day, day + END_OF_DAY))
