@@ -43,7 +43,7 @@ from tornado_proxy.providers.contract import Endpoint, HttpEndpoint
 from tornado_proxy.providers.registry import PROVIDERS
 from tornado_proxy.providers.route_table import RouteTable
 from tornado_proxy.snapshot import Snapshot, SnapshotHolder
-from tornado_proxy.upstream.http.messages import UpstreamRequest, UpstreamResponseHead
+from tornado_proxy.upstream.http.messages import UpstreamRequest, UpstreamResponseHead, make_response_head
 from tornado_proxy.upstream.websocket.connection import Closed, MessageHandler
 
 PROVIDER_URL = "http://provider.test:9"
@@ -311,7 +311,7 @@ class FakeProvider:
         if isinstance(response, UpstreamError):
             return FakeExchange([response])
         status, body = response
-        return FakeExchange([UpstreamResponseHead(status, "", ()), *([body] if body else [])])
+        return FakeExchange([make_response_head(status, "", ()), *([body] if body else [])])
 
 
 class FakeSocket:

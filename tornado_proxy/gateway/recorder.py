@@ -295,5 +295,5 @@ def _redact(finished: FinishedRequest) -> RequestRecord:
     """
     record = finished.record
     texts = (record.model, record.usage, record.object_id, *record.objects, record.upstream_request_id, *record.faults)
-    text = "\n".join(filter(None, texts))
-    return record if finished.redaction.text(text) == text else finished.redaction.values(record)
+    may_hold = finished.redaction.may_hold("\n".join(filter(None, texts)))
+    return finished.redaction.values(record) if may_hold else record

@@ -86,9 +86,10 @@ class IncomingRequest:
 
         The token is kept with them.
         """
-        self.headers = [pair for pair in self.headers if pair[0].lower() in keep]
-        if not keep:
-            self.token = ""
+        if keep:
+            self.headers = [pair for pair in self.headers if pair[0].lower() in keep]
+        else:
+            self.headers, self.token = [], ""
         self.lines = {}
 
     @property

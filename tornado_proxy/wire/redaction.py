@@ -4,7 +4,7 @@ A mask has the length of the text that it replaces, so that Content-Length and f
 it is, and with characters written as JSON escapes (`\u002d` for `-`, also in JSON inside a JSON string), which a client
 would decode.  In headers and records it is found in any case and percent-encoded, too.
 
-    Redaction   the keys of a configuration, prepared once: text(), headers(), frame(), values()
+    Redaction   the keys of a configuration, prepared once: text(), head(), frame(), values()
     Redactor    one stream of bytes.  Bytes at the end of a chunk that can be the start of a key are held until the
                 next chunk; all other bytes pass at once.
 """
@@ -78,13 +78,16 @@ class Redaction:
             text = self._base.text(text)
         return self._in_text.mask(text) if self._in_text.may_hold(text.lower()) else text
 
-    def headers(self, pairs: list[tuple[str, str]]) -> list[tuple[str, str]]:
-        """Return the headers with all keys masked, in names and values."""
-        # One search over all headers: they almost never hold a key.
-        joined = "\n".join(map("\n".join, pairs))
-        if self.text(joined) == joined:
-            return pairs
-        return [(self.text(name), self.text(value)) for name, value in pairs]
+    def head(self, reason: str, headers: list[tuple[str, str]]) -> tuple[str, list[tuple[str, str]]]:
+        """Return the reason phrase and the headers of a response with all keys masked, in names and values."""
+        # One search over all of them: they almost never hold a key.
+        if not self.may_hold("\n".join((reason, *map("\n".join, headers)))):
+            return reason, headers
+        return self.text(reason), [(self.text(name), self.text(value)) for name, value in headers]
+
+    def may_hold(self, text: str) -> bool:
+        """Return False if text() certainly finds no key in `text`, or in a part of it."""
+        return self._in_text.may_hold(text.lower()) or (self._base is not None and self._base.may_hold(text))
 
     def line(self, text: str) -> str:
         """Return a text of any length, such as a frame or a log line, with all keys masked as in bytes."""

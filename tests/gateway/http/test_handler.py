@@ -26,13 +26,13 @@ from tornado_proxy.http_server.exchange import Exchange
 from tornado_proxy.http_server.request_body import BodyTimeouts
 from tornado_proxy.http_server.server import ClientPortServer
 from tornado_proxy.http_server.upgraded_connection import UpgradedConnection
-from tornado_proxy.upstream.http.messages import UpstreamResponseHead
+from tornado_proxy.upstream.http.messages import make_response_head
 
 CHAT = "/openai/v1/chat/completions"
 BODY = json.dumps({"model": "gpt-4o-mini", "messages": []}).encode()
 USAGE = {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15}
 RESPONSE = json.dumps({"id": "chatcmpl-1", "model": "gpt-4o-mini", "choices": [], "usage": USAGE}).encode()
-OK = UpstreamResponseHead(200, "OK", (("Content-Type", "application/json"),))
+OK = make_response_head(200, "OK", (("Content-Type", "application/json"),))
 MIB = 1024 * 1024
 
 

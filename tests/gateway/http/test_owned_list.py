@@ -13,9 +13,9 @@ from msgspec.structs import replace
 from tests.gateway.fakes import FakeExchange
 from tornado_proxy.domain.errors import UpstreamError
 from tornado_proxy.gateway.http.owned_list import OwnedListUpstream
-from tornado_proxy.upstream.http.messages import UpstreamRequest, UpstreamResponseHead
+from tornado_proxy.upstream.http.messages import UpstreamRequest, make_response_head
 
-OK = UpstreamResponseHead(200, "OK", (("Content-Type", "application/json"),))
+OK = make_response_head(200, "OK", (("Content-Type", "application/json"),))
 PATH = "http://provider.test/v1/messages/batches"
 
 
@@ -42,7 +42,7 @@ class ListingProvider:
             "first_id": page[0] if page else None,
             "last_id": page[-1] if page else None,
         }
-        head = replace(OK, status=self.status) if self.status < 300 else UpstreamResponseHead(self.status, "No", ())
+        head = replace(OK, status=self.status) if self.status < 300 else make_response_head(self.status, "No", ())
         return FakeExchange([head, json.dumps(body).encode()])
 
 

@@ -17,16 +17,16 @@ from tornado_proxy.domain.usage import Basis
 from tornado_proxy.gateway.http.relay import HttpRelay
 from tornado_proxy.gateway.http.relay_protocols import RelayHooks
 from tornado_proxy.metering.request_meter import RequestEnd, RequestMeter
-from tornado_proxy.upstream.http.messages import UpstreamResponseHead
+from tornado_proxy.upstream.http.messages import UpstreamResponseHead, make_response_head
 
 BODY = json.dumps({"model": "gpt-4o-mini", "messages": []}).encode()
 USAGE = {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15}
 RESPONSE = json.dumps({"id": "chatcmpl-1", "model": "gpt-4o-mini", "choices": [], "usage": USAGE}).encode()
-OK = UpstreamResponseHead(200, "OK", (("Content-Type", "application/json"), ("x-request-id", "req_up")))
-STREAM = UpstreamResponseHead(200, "OK", (("Content-Type", "text/event-stream; charset=utf-8"),))
+OK = make_response_head(200, "OK", (("Content-Type", "application/json"), ("x-request-id", "req_up")))
+STREAM = make_response_head(200, "OK", (("Content-Type", "text/event-stream; charset=utf-8"),))
 EVENT = b'data: {"id":"c1","choices":[{"index":0,"delta":{"content":"a"}}]}\n\n'
-NOT_FOUND = UpstreamResponseHead(404, "Not Found", (("Content-Type", "application/json"),))
-GZIPPED = UpstreamResponseHead(200, "OK", (("Content-Type", "application/json"), ("Content-Encoding", "gzip")))
+NOT_FOUND = make_response_head(404, "Not Found", (("Content-Type", "application/json"),))
+GZIPPED = make_response_head(200, "OK", (("Content-Type", "application/json"), ("Content-Encoding", "gzip")))
 UNREACHABLE = UpstreamUnreachable("the provider could not be reached: refused", request_sent=False)
 TIMED_OUT = UpstreamTimeout("the provider sent nothing for 300 s")
 BROKEN = UpstreamError("the connection to the provider broke: reset")
@@ -82,7 +82,7 @@ def relayed(gateway: Gateway, *steps: Step, act: Callable[[Run], Any] | None = N
 
 
 def test_redirect_to_another_host_is_an_error_without_its_location(gateway: Gateway) -> None:
-    redirect = UpstreamResponseHead(307, "Moved", (("Location", "https://evil.example/v1/chat/completions"),))
+    redirect = make_response_head(307, "Moved", (("Location", "https://evil.example/v1/chat/completions"),))
 
     run, end = relayed(gateway, redirect, b"")
 
@@ -99,14 +99,14 @@ def test_redirect_to_another_host_is_an_error_without_its_location(gateway: Gate
 def test_location_to_another_host_is_dropped_from_a_paid_response(gateway: Gateway) -> None:
     headers = (("Content-Type", "application/json"), ("Location", "https://evil.example/x"))
 
-    run, end = relayed(gateway, UpstreamResponseHead(200, "OK", headers), RESPONSE)
+    run, end = relayed(gateway, make_response_head(200, "OK", headers), RESPONSE)
 
     assert run.client.head == (200, "OK", [("Content-Type", "application/json")])
     assert (run.client.body, end.outcome) == (RESPONSE, Outcome.COMPLETED)
 
 
 def test_redirect_within_the_provider_keeps_the_client_s_prefix(gateway: Gateway) -> None:
-    run, _ = relayed(gateway, UpstreamResponseHead(308, "Moved", (("Location", "/v1/chat/other"),)), b"")
+    run, _ = relayed(gateway, make_response_head(308, "Moved", (("Location", "/v1/chat/other"),)), b"")
 
     assert run.client.head == (308, "Moved", [("Location", "/openai/v1/chat/other")])
 
@@ -155,7 +155,7 @@ def test_stream_holds_nothing_of_its_request_to_the_provider(gateway: Gateway) -
         held.append((request.url, request.headers, request.key_headers, request.body))
         more.set()
 
-    stream = UpstreamResponseHead(200, "OK", (("Content-Type", "text/event-stream"),))
+    stream = make_response_head(200, "OK", (("Content-Type", "text/event-stream"),))
     _, end = relayed(gateway, stream, b"data: [DONE]\n\n", more, act=look)
 
     assert held == [("", (), (), None)]
@@ -307,7 +307,7 @@ def test_request_whose_client_left_before_it_was_sent_costs_nothing(gateway: Gat
 
 
 def sized(body: bytes) -> UpstreamResponseHead:
-    return UpstreamResponseHead(200, "OK", (*OK.headers, ("Content-Length", str(len(body)))))
+    return make_response_head(200, "OK", (*OK.headers, ("Content-Length", str(len(body)))))
 
 
 @pytest.mark.parametrize(
@@ -445,7 +445,7 @@ def test_hook_can_replace_a_good_response_by_an_error(gateway: Gateway) -> None:
     assert relay.client.head is None
 
 
-STREAM = UpstreamResponseHead(200, "OK", (("Content-Type", "text/event-stream"),))
+STREAM = make_response_head(200, "OK", (("Content-Type", "text/event-stream"),))
 CHUNK = b'data: {"id":"chatcmpl-1","choices":[{"delta":{"content":"four"}}]}\n\n'
 
 

@@ -30,11 +30,11 @@ from tornado_proxy.domain.stop import Stop, StopTarget
 from tornado_proxy.domain.usage import Basis
 from tornado_proxy.gateway.realtime.sideband import MAX_RECONNECTS, CallSideband
 from tornado_proxy.pricing.book.price_book import PriceBook
-from tornado_proxy.upstream.http.messages import UpstreamResponseHead
+from tornado_proxy.upstream.http.messages import UpstreamResponseHead, make_response_head
 from tornado_proxy.upstream.websocket.connection import WebSocketRequest
 
 HANG_UP = "POST /v1/realtime/calls/rtc_1/hangup"
-CREATED = UpstreamResponseHead(201, "Created", (("Location", "/v1/realtime/calls/rtc_1"),))
+CREATED = make_response_head(201, "Created", (("Location", "/v1/realtime/calls/rtc_1"),))
 REFUSED = UpstreamUnreachable("the provider could not be reached: refused", request_sent=False)
 
 FORM_TYPE = "multipart/form-data; boundary=b"
@@ -194,7 +194,7 @@ def test_id_of_the_call_is_the_last_segment_of_its_location(gateway: Gateway, lo
         socket = FakeSocket()
         socket.end()
         call = Call(gateway, Connector(socket))
-        await call.create(UpstreamResponseHead(201, "Created", (("Location", location),)))
+        await call.create(make_response_head(201, "Created", (("Location", location),)))
         return call.sideband.call_id
 
     assert virtual_time.run(run()) == "rtc_1"
@@ -211,7 +211,7 @@ def test_accepted_call_is_the_one_in_the_path() -> None:
         body = b'{"type": "realtime", "model": "gpt-realtime"}'
         admitted = await gateway.admit(context, body, "req_1")
         sideband = CallSideband(admitted, gateway.services(), connect)
-        await sideband.response_received(UpstreamResponseHead(200, "OK", ()))
+        await sideband.response_received(make_response_head(200, "OK", ()))
         return connect
 
     assert [request.url[-len("call_id=rtc_phone") :] for request in virtual_time.run(run()).requests] == [
@@ -222,7 +222,7 @@ def test_accepted_call_is_the_one_in_the_path() -> None:
 def test_response_without_a_call_is_an_error(gateway: Gateway) -> None:
     call = Call(gateway, Connector(REFUSED))
 
-    error, _ = rejected(call, UpstreamResponseHead(201, "Created", ()))
+    error, _ = rejected(call, make_response_head(201, "Created", ()))
 
     assert "names no call" in error.message
     assert (call.connect.requests, call.provider.requests) == ([], [])

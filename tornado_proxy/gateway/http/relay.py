@@ -183,10 +183,11 @@ class HttpRelay:
         return self._end()
 
     def _begin_response(self, head: UpstreamResponseHead) -> None:
-        response = ResponseHead(head.status, (head.fields.get("content-type") or "").partition(";")[0].strip().lower())
+        response = ResponseHead(head.status, head.fields.get("content-type", "").partition(";")[0].strip().lower())
         self._meter.response_started(response)
         ok = 200 <= head.status < 300
-        compressed = ok and self._is_compressed(head)
+        coding = head.fields.get("content-encoding")
+        compressed = ok and coding is not None and self._is_compressed(coding)
         edit = self._edit = self._choose_edit(response, compressed=compressed) if ok else None
         gone = self._state is not _WAITING
         self._progress = _Progress(
@@ -203,8 +204,7 @@ class HttpRelay:
             self._admitted.upstream.drop()
         headers = self._response_headers(head, response, keep_length=edit is None, compressed=compressed)
         self._state = _STREAMING
-        redaction = self._admitted.context.redaction
-        self._client.begin(head.status, redaction.text(head.reason), redaction.headers(headers))
+        self._client.begin(head.status, *self._admitted.context.redaction.head(head.reason, headers))
 
     def _response_headers(
         self, head: UpstreamResponseHead, response: ResponseHead, *, keep_length: bool, compressed: bool
@@ -225,9 +225,9 @@ class HttpRelay:
             headers.extend((name, value) for name, value in head.headers if name.lower() == REQUEST_ID_HEADER.lower())
         return headers if head.fields.get("location") is None else self._redirect(head, headers)
 
-    def _is_compressed(self, head: UpstreamResponseHead) -> bool:
+    def _is_compressed(self, content_encoding: str) -> bool:
         """Return True for a body compressed despite Accept-Encoding: identity; it is relayed, but not metered."""
-        coding = (head.fields.get("content-encoding") or "identity").strip().lower()
+        coding = content_encoding.strip().lower() or "identity"
         if coding != "identity":
             self._meter.unreadable(f"the response is compressed ({coding[:40]}) despite Accept-Encoding: identity")
         return coding != "identity"

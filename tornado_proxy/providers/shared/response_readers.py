@@ -61,7 +61,9 @@ def choose_reader(
     """Return the reader of a response: of a stream if it is one, else the other."""
     if head.media_type == _MEDIA_TYPE:
         return make_stream_reader()
-    return _SniffingReader(make_stream_reader, make_reader) if _may_be_stream(facts, head) else make_reader()
+    if head.media_type in _UNCERTAIN_MEDIA_TYPES and _wants_stream(facts):
+        return _SniffingReader(make_stream_reader, make_reader)
+    return make_reader()
 
 
 def choose_edit(
@@ -70,7 +72,8 @@ def choose_edit(
     """Return the edit of a stream; an edit that changes nothing if the response turns out to be none."""
     if head.media_type == _MEDIA_TYPE:
         return make_stream_edit()
-    return _SniffingEdit(make_stream_edit) if _may_be_stream(facts, head) else None
+    is_uncertain = head.media_type in _UNCERTAIN_MEDIA_TYPES and _wants_stream(facts)
+    return _SniffingEdit(make_stream_edit) if is_uncertain else None
 
 
 def begins_like_stream(start: bytes) -> bool | None:
@@ -81,9 +84,9 @@ def begins_like_stream(start: bytes) -> bool | None:
     return None if any(field.startswith(text) for field in _FIELDS) else False
 
 
-def _may_be_stream(facts: RequestFacts, head: ResponseHead) -> bool:
-    """Return True if the client asked for a stream, or the proxy did on its behalf, and the head does not say."""
-    return (facts.stream or facts.usage_injected) and head.media_type in _UNCERTAIN_MEDIA_TYPES
+def _wants_stream(facts: RequestFacts) -> bool:
+    """Return True if the client asked for a stream, or the proxy did on its behalf."""
+    return facts.stream or facts.usage_injected
 
 
 class JsonReader:

@@ -212,7 +212,8 @@ class Exchange:
         """Record the end of the transfer; `error` is None if the response is complete."""
         self.finished = True
         self._error = error
-        self._drop_payload()
+        if self._payload is not None:
+            self._drop_payload()
         if self._waiter is not None:
             self._wake()
 
@@ -225,7 +226,7 @@ class Exchange:
         elif head is not None and head.status >= 200:
             self._head, self._unread_heads = head, None
             # A provider that accepts a request before it has all of it gets the rest; one that rejects it does not.
-            if head.status >= _MIN_ERROR_STATUS or self._payload is None or not self._payload.is_withheld:
+            if self._payload is not None and (head.status >= _MIN_ERROR_STATUS or not self._payload.is_withheld):
                 self._drop_payload()
             self.active_at = self._loop.time()
 
@@ -282,6 +283,7 @@ def _find_framing_fault(head: UpstreamResponseHead) -> str | None:
         return None
     if head.fields.get("transfer-encoding") is not None:
         return "it has both Content-Length and Transfer-Encoding"
-    if head.repeats_headers and {value for name, value in head.headers if name.lower() == "content-length"} != {length}:
+    repeated = len(head.fields) < len(head.headers)
+    if repeated and {value for name, value in head.headers if name.lower() == "content-length"} != {length}:
         return "it has Content-Length headers that differ"
     return None

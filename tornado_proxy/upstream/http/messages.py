@@ -106,29 +106,26 @@ class UpstreamRequest(msgspec.Struct, frozen=True):
 class UpstreamResponseHead(msgspec.Struct, frozen=True):
     """Status line and headers of a response; header names as the provider wrote them, values decoded as Latin-1.
 
-    `fields` has the first value of each header, by its name in lower case: a relay asks for seven of them.
+    Make one with make_response_head().
+
+    Attributes:
+        fields: The first value of each header, by its name in lower case: a relay asks for seven of them.
+        declared_length: The Content-Length in bytes; None if it is missing or no number.
     """
 
     status: int
     reason: str
     headers: tuple[tuple[str, str], ...]
-    fields: dict[str, str] = msgspec.field(default_factory=dict)
+    fields: dict[str, str]
+    declared_length: int | None
 
-    def __post_init__(self) -> None:
-        """Called by the constructor."""
-        fields = {name.lower(): value for name, value in reversed(self.headers)}
-        msgspec.structs.force_setattr(self, "fields", fields)
 
-    @property
-    def repeats_headers(self) -> bool:
-        """True if two headers have the same name."""
-        return len(self.fields) < len(self.headers)
-
-    @property
-    def declared_length(self) -> int | None:
-        """The Content-Length in bytes; None if it is missing or no number."""
-        length = self.fields.get("content-length") or ""
-        return int(length) if length.isascii() and length.isdigit() and len(length) < _MAX_LENGTH_DIGITS else None
+def make_response_head(status: int, reason: str, headers: tuple[tuple[str, str], ...]) -> UpstreamResponseHead:
+    """Return the head of a response with these headers."""
+    fields = {name.lower(): value for name, value in reversed(headers)}
+    length = fields.get("content-length")
+    is_number = length is not None and length.isascii() and length.isdigit() and len(length) < _MAX_LENGTH_DIGITS
+    return UpstreamResponseHead(status, reason, headers, fields, int(length) if length and is_number else None)
 
 
 def parse_response_head(lines: list[bytes]) -> UpstreamResponseHead | None:
@@ -150,7 +147,7 @@ def parse_response_head(lines: list[bytes]) -> UpstreamResponseHead | None:
         return None
     fields = [line.partition(":") for line in header_lines]
     headers = tuple([(name.strip(), value.strip()) for name, colon, value in fields if colon])
-    return UpstreamResponseHead(int(parts[1]), parts[2] if len(parts) == 3 else "", headers)
+    return make_response_head(int(parts[1]), parts[2] if len(parts) == 3 else "", headers)
 
 
 def _unfold(lines: list[str]) -> list[str]:
