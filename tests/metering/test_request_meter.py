@@ -356,6 +356,7 @@ def test_failure_to_state_the_created_object_does_not_end_the_stream(tariff: Tar
 
     meter = RequestMeter(INTENT, replace(CHAT, reader=lambda facts, head: Reader("")), FACTS, tariff)
     meter.response_started(JSON)
+    meter.feed(b"{}")
 
     assert meter.object_id is None
     assert "the usage reader failed" in meter.close(DONE).faults

@@ -220,7 +220,7 @@ class RequestRecording:
         call: The realtime call that it makes; None for any other request.
     """
 
-    __slots__ = ("_background", "_call", "_context", "_meter", "_recorder", "_requested_object", "_streaming")
+    __slots__ = ("_ahead", "_background", "_call", "_context", "_meter", "_recorder", "_requested_object", "_streaming")
 
     def __init__(
         self,
@@ -237,6 +237,8 @@ class RequestRecording:
         self._call = call
         self._requested_object = None if context.path_id is None else context.endpoint.owned_object(context.path_id)
         self._streaming: str | None = None
+        #: What was written ahead, and the end that it states.
+        self._ahead: tuple[RequestEnd, FinishedRequest] | None = None
 
     def begin(self) -> None:
         """Show the request to live views."""
@@ -264,13 +266,16 @@ class RequestRecording:
 
     def write_ahead(self, end: RequestEnd) -> None:
         """Make the record durable; the client gets the last byte next."""
-        self._recorder.write_ahead(self._close(end))
+        finished = self._close(end)
+        self._ahead = end, finished
+        self._recorder.write_ahead(finished)
 
     def finish(self, end: RequestEnd) -> None:
         """Record how the request ended for the client."""
         intent = self._meter.intent
         self._recorder.unfollow(intent.request_id)
-        self._recorder.finish(self._close(end))
+        ahead = self._ahead
+        self._recorder.finish(ahead[1] if ahead is not None and ahead[0] is end else self._close(end))
         if self._background is not None and self._streaming is not None:
             self._background.work_streams(intent.provider, self._streaming, streaming=False)
 

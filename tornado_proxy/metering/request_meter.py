@@ -70,6 +70,7 @@ class RequestMeter:
         "_unread",
         "_watched",
         "intent",
+        "object_id",
     )
 
     def __init__(  # one of them is set for a few endpoints only
@@ -91,6 +92,8 @@ class RequestMeter:
             watched: Reads the usage of an earlier request in the same response.
         """
         self.intent = intent
+        #: The id of the object that the request created, as soon as the response names it.
+        self.object_id: str | None = None
         self._watched = watched
         self._endpoint = endpoint
         self._facts = facts
@@ -130,19 +133,9 @@ class RequestMeter:
             return
         try:
             self._reader.feed(data)
+            self.object_id = self._reader.object_id
         except Exception:  # noqa: BLE001  # a bug of a reader must not end a stream that is being paid for
             self._on_reader_failure()
-
-    @property
-    def object_id(self) -> str | None:
-        """The id of the object that the request created, as soon as the response names it."""
-        if self._reader is None or self._failed:
-            return None
-        try:
-            return self._reader.object_id
-        except Exception:  # noqa: BLE001  # a bug of a reader must not end a stream that is being paid for
-            self._on_reader_failure()
-            return None
 
     def estimate(self) -> tuple[Cost, ...]:
         """Return the cost that a stream would have if it broke off now; nothing if that is not known.
@@ -177,8 +170,9 @@ class RequestMeter:
         if self._watched is not None:
             self._watched.close(complete=self._complete)
         report = self._report(end)
-        self._provider_failed = report.failed
-        end = self._with_provider_failure(end)
+        if report.failed:
+            self._provider_failed = True
+            end = self._with_provider_failure(end)
         self._record = rated_record(self.intent, report, self._facts, self._tariff, end)
         return self._record
 

@@ -18,6 +18,8 @@ _log = logging.getLogger(__name__)
 #: A member whose value begins as a number above zero does, in JSON without white space; a quotation mark inside a
 #: string has a backslash before it.  The name is possessive (`+`): to try its shorter beginnings takes as long again.
 _COUNT = re.compile(r'"([^"\\]{1,64}+)":([1-9][0-9]{0,17})')
+#: Its name alone.
+_NAME = re.compile(r'"([^"\\]{1,64}+)":[1-9]')
 
 #: Characters of usage that are searched: a batch has the usage of thousands of requests, which state the same names.
 _MAX_CHARACTERS = 16 * 1024
@@ -34,9 +36,9 @@ def note_unknown_counts(provider: str, usage: str | None) -> tuple[str, ...]:
     known = _known_names.get(provider)
     if usage is None or known is None:
         return ()
-    counts = dict(_COUNT.findall(usage, 0, _MAX_CHARACTERS))
-    if known.issuperset(counts):  # nearly always
+    if known.issuperset(_NAME.findall(usage, 0, _MAX_CHARACTERS)):  # nearly always
         return ()
+    counts = dict(_COUNT.findall(usage, 0, _MAX_CHARACTERS))
     return tuple(_note(provider, name, number) for name, number in counts.items() if name not in known)
 
 

@@ -11,7 +11,7 @@ from msgspec.structs import astuple
 
 from tests.ledger.sample_records import make_intent, make_record
 from tornado_proxy.ledger.columns import RecordRow
-from tornado_proxy.ledger.rows import make_intent_row, make_record_row
+from tornado_proxy.ledger.rows import encode_row, make_intent_row, make_record_row
 from tornado_proxy.ledger.writer.intent_log import IntentLog, read_intents, read_records
 
 
@@ -28,7 +28,7 @@ def test_appended_intents_are_read_back(tmp_path: Path) -> None:
         make_intent_row(make_intent("r2", session="half a surrogate pair \udc80")),
     ]
     for row in rows:
-        log.append(row)
+        log.append(encode_row(row))
     log.close()
 
     assert list(read_intents(tmp_path / "intents-0")) == rows
@@ -55,10 +55,10 @@ def test_record_of_an_earlier_version_has_all_of_its_columns_and_lacks_others(tm
 def test_truncated_line_hides_no_other(bytes_lost: int, tmp_path: Path) -> None:
     path = tmp_path / "intents-0"
     log = open_log(tmp_path)
-    log.append(make_intent_row(make_intent("r1")))
-    log.append(make_intent_row(make_intent("r2")))
+    log.append(encode_row(make_intent_row(make_intent("r1"))))
+    log.append(encode_row(make_intent_row(make_intent("r2"))))
     os.truncate(path, path.stat().st_size - bytes_lost)  # as a disk that is full in the middle of r2
-    log.append(make_intent_row(make_intent("r3")))
+    log.append(encode_row(make_intent_row(make_intent("r3"))))
     log.close()
 
     assert [row.request_id for row in read_intents(path)] == ["r1", "r3"]
@@ -67,10 +67,10 @@ def test_truncated_line_hides_no_other(bytes_lost: int, tmp_path: Path) -> None:
 def test_records_are_read_back_beside_intents(tmp_path: Path) -> None:
     log = open_log(tmp_path)
     intent = make_intent("r1", session="half a surrogate pair \udc80")
-    log.append(make_intent_row(intent))
-    log.append(make_intent_row(make_intent("r2")))
+    log.append(encode_row(make_intent_row(intent)))
+    log.append(encode_row(make_intent_row(make_intent("r2"))))
     row = make_record_row(make_record(intent, objects=("cntr_1",)))
-    log.append(row)
+    log.append(encode_row(row))
     log.close()
 
     assert [row.request_id for row in read_intents(tmp_path / "intents-0")] == ["r1", "r2"]
@@ -80,7 +80,7 @@ def test_records_are_read_back_beside_intents(tmp_path: Path) -> None:
 def test_last_record_of_a_request_counts(tmp_path: Path) -> None:
     log = open_log(tmp_path)
     for status in (200, 499):
-        log.append(RecordRow("r1", status=status))
+        log.append(encode_row(RecordRow("r1", status=status)))
     log.close()
 
     assert [(row.status, row.kept_facts) for row in read_records(tmp_path / "intents-0")] == [(499, None)]
@@ -91,9 +91,9 @@ def test_truncated_record_hides_no_other(bytes_lost: int, tmp_path: Path) -> Non
     path = tmp_path / "intents-0"
     log = open_log(tmp_path)
     for number in (1, 2):
-        log.append(make_record_row(make_record(make_intent(f"r{number}"))))
+        log.append(encode_row(make_record_row(make_record(make_intent(f"r{number}")))))
     os.truncate(path, path.stat().st_size - bytes_lost)
-    log.append(make_record_row(make_record(make_intent("r3"))))
+    log.append(encode_row(make_record_row(make_record(make_intent("r3")))))
     log.close()
 
     assert [row.request_id for row in read_records(path)] == ["r1", "r3"]

@@ -166,8 +166,6 @@ class GroupCommitLedger:
         done = self._put(WriteRecord(self._open_intents.log_record(record)))
         # A later MoveIntents must not write the intent again, after its record.
         self._open_intents.end(record.intent.request_id)
-        if self._open_intents.is_full:
-            self._rotate()
         return done
 
     def settle(self, settlement: Settlement) -> asyncio.Future[None]:

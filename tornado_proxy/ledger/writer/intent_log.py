@@ -76,7 +76,7 @@ class OpenIntents:
     def begin(self, intent: RequestIntent) -> None:
         """Write an intent; it is durable when this returns."""
         row = make_intent_row(intent)
-        self._log.append(row)
+        self._log.append(encode_row(row))
         self._open[intent.request_id] = intent
         self._rows[intent.request_id] = row
         if len(self._rows) > _MAX_KEPT_ROWS:
@@ -100,7 +100,7 @@ class OpenIntents:
         row = make_record_row(record, self._rows.get(request_id) if is_begun else None)
         self._logged[request_id] = record, row
         try:
-            self._log.append(row)
+            self._log.append(encode_row(row))
         except OSError as error:
             self._set_record_fault(str(error))
         else:
@@ -123,7 +123,7 @@ class OpenIntents:
         file = self._log.rotate()
         # These records are queued later, perhaps after the full file is removed.
         for _, row in self._logged.values():
-            self._log.append(row)
+            self._log.append(encode_row(row))
         return RotatedLog(file, [make_storable_row(make_intent_row(intent)) for intent in self._open.values()])
 
     def check(self) -> None:
@@ -159,19 +159,24 @@ class IntentLog:
         """Create the first file; raise OSError if that fails."""
         self._file = _create(self._path_of(self._number))
 
-    def append(self, row: IntentRow) -> None:
-        """Write an intent, or a record.
+    def append(self, row: bytes) -> None:
+        """Write the text of an intent, or of a record.
 
         When this returns, it survives the death of the process, but not loss of power.
 
         Raises:
             OSError: it could not be written, or not all of it.
         """
-        self._write(b"\n" + encode_row(row))
+        # A line end first, because a full disk may have truncated the previous line.
+        # os.write() and not a file object, whose buffer would be lost with the process.
+        written = os.write(self._file, b"\n" + row)
+        self.size_bytes += written
+        if written <= len(row):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def check(self) -> None:
         """Raise OSError if an intent could not be written."""
-        self._write(b"\n")
+        self.append(b"")
 
     def rotate(self) -> Path:
         """Begin the next file and return the path of the previous one.
@@ -188,14 +193,6 @@ class IntentLog:
     def close(self) -> None:
         """Close the file without removing it."""
         os.close(self._file)
-
-    def _write(self, data: bytes) -> None:
-        # `data` begins with a line end, because a full disk may have truncated the previous line.
-        # os.write() and not a file object, whose buffer would be lost with the process.
-        written = os.write(self._file, data)
-        self.size_bytes += written
-        if written < len(data):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def read_intents(path: Path) -> Iterator[IntentRow]:

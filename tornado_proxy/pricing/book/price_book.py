@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from decimal import Decimal
+from operator import attrgetter
 
 import msgspec
 from msgspec.structs import replace
@@ -322,6 +323,9 @@ def _add_unpriced(usage_item: UsageItem, requested_model: str | None, into: Item
     into.faults.append(f"{model} has no prices")
 
 
+_get_refusal = attrgetter("refusal")
+
+
 class Charge(msgspec.Struct, frozen=True):
     """The usage that a provider charges for, and its cost.  `report` names no refusal that is free.
 
@@ -361,8 +365,8 @@ class Tariff:
 
         Usage whose own model has no prices is rated at `model`, which the request named.
         """
-        refused = [item for item in report.items if item.refusal is not None]
-        charged = self.prices.apply_refusals(self.provider, report, at) if refused else report
+        is_refused = any(map(_get_refusal, report.items))
+        charged = self.prices.apply_refusals(self.provider, report, at) if is_refused else report
         cost = self.prices.rate(
             self.provider,
             charged,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Mapping
 from decimal import Decimal
+from functools import partial
 from typing import Any
 
 from tornado_proxy.domain.errors import InvalidBody
@@ -183,11 +184,7 @@ def make_reader(facts: RequestFacts, head: ResponseHead) -> UsageReader:
         facts,
         head,
         lambda: ChatStreamReader(facts),
-        lambda: JsonReader(
-            _RESPONSE_SHAPE,
-            lambda response: report_text(facts, response),
-            lambda text_bytes: estimate_text(facts, text_bytes),
-        ),
+        partial(JsonReader, _RESPONSE_SHAPE, partial(report_text, facts), partial(estimate_text, facts)),
     )
 
 

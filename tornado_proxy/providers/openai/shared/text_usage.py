@@ -16,6 +16,7 @@ Source: OpenAI API reference, "usage" of the three objects; docs/usage.md.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from operator import itemgetter
 
 import msgspec
 
@@ -85,6 +86,8 @@ class _Counts(msgspec.Struct):
     output_tokens_details: _OutputDetails | None = None
 
 
+_get_count = itemgetter(1)
+
 #: The details of usage that states none.
 _NO_INPUT_DETAILS, _NO_OUTPUT_DETAILS, _NO_CACHED_DETAILS = _InputDetails(), _OutputDetails(), _CachedDetails()
 
@@ -104,6 +107,8 @@ def read_text_usage(usage: Mapping[str, object], *, cache_write: Meter = Meter.C
     details = counts.prompt_tokens_details or counts.input_tokens_details or _NO_INPUT_DETAILS
     output_details = counts.completion_tokens_details or counts.output_tokens_details or _NO_OUTPUT_DETAILS
     cached, cache_written = details.cached_tokens or 0, details.cache_write_tokens or 0
+    split = details.cache_write_tokens_details
+    writes = _split_cache_writes(cache_written, split, cache_write) if split else ((cache_write, cache_written),)
     audio, cached_details = details.audio_tokens or 0, details.cached_tokens_details or _NO_CACHED_DETAILS
     cached_audio = cached_details.audio_tokens or 0
     output_audio = output_details.audio_tokens or 0
@@ -111,21 +116,19 @@ def read_text_usage(usage: Mapping[str, object], *, cache_write: Meter = Meter.C
     stated = (
         (_INPUT, total_input - cached - cache_written - (audio - cached_audio)),
         (_CACHED_INPUT, cached - cached_audio),
-        *_split_cache_writes(cache_written, details.cache_write_tokens_details, cache_write),
+        *writes,
         (_INPUT_AUDIO, audio - cached_audio),
         (_CACHED_INPUT_AUDIO, cached_audio),
         (_OUTPUT, total_output - output_audio),
         (_OUTPUT_AUDIO, output_audio),
     )
-    amounts = [pair for pair in stated if pair[1]]
-    faults += [f"usage states parts that are more than their total: {meter} {n}" for meter, n in amounts if n < 0]
-    return TextUsage(make_quantities(amounts), total_input, tuple(faults))
+    if min(map(_get_count, stated)) < 0:
+        faults += [f"usage states parts that are more than their total: {meter} {n}" for meter, n in stated if n < 0]
+    return TextUsage(make_quantities(stated), total_input, tuple(faults))
 
 
-def _split_cache_writes(total: int, split: _CacheWrites | None, cache_write: Meter) -> tuple[tuple[Meter, int], ...]:
+def _split_cache_writes(total: int, split: _CacheWrites, cache_write: Meter) -> tuple[tuple[Meter, int], ...]:
     """Return the cache writes by meter; `cache_write` is the meter of those without a stated lifetime."""
-    if split is None:
-        return ((cache_write, total),)
     amounts = {Meter.CACHE_WRITE: split.ttl_30m_tokens or 0, Meter.CACHE_WRITE_12H: split.ttl_12h_tokens or 0}
     amounts[cache_write] += total - sum(amounts.values())
     return tuple(amounts.items())
