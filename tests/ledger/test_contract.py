@@ -17,6 +17,7 @@ from msgspec import structs
 from tests.ledger.conftest import LedgerUnderTest, open_test_database
 from tests.ledger.memory_ledger import MemoryLedger, MemoryStore
 from tests.ledger.sample_records import COST, START, make_intent, make_record, read_rows
+from tornado_proxy.domain.attribution import Attribution
 from tornado_proxy.domain.cost import Cost
 from tornado_proxy.domain.errors import LedgerUnavailable
 from tornado_proxy.domain.identity import Caller, KeyId
@@ -300,12 +301,14 @@ class TestLedger:
 
     def test_pending_requests_are_read_in_pages_and_by_their_object(self, make: Make) -> None:
         facts = DeferredRatingFacts(output_bytes=9, made_with=KeyId("main", "0123456789ab", own=True))
+        callers = (Caller("project-a", participant="ada"), Caller("project-b", user="eve"))
 
         async def run() -> tuple[list[list[str]], list[PendingRequest | None]]:
             ledger = make()
             await ledger.open()
             for number in range(5):
-                record = make_record(make_intent(f"r{number}"), object_id=f"resp_{number}", cost=FREE)
+                intent = make_intent(f"r{number}", caller=callers[number % 2], attribution=Attribution(f"s{number}"))
+                record = make_record(intent, object_id=f"resp_{number}", cost=FREE)
                 pending = structs.replace(record, basis=Basis.PENDING, deferred_facts=facts)
                 await ledger.finish(record if number == 2 else pending)
             pages, after = [], 0
@@ -314,17 +317,21 @@ class TestLedger:
                 after = page[-1].seq
             found = [
                 await ledger.pending_request("openai", "resp_4"),
+                await ledger.pending_request("openai", "resp_3"),
                 await ledger.pending_request("openai", "resp_2"),
                 await ledger.pending_request("anthropic", "resp_4"),
             ]
             await ledger.close()
             return pages, found
 
-        pages, (found, *others) = asyncio.run(run())
+        pages, (found, by_user, *others) = asyncio.run(run())
 
         assert pages == [["r0", "r1", "r3"], ["r4"]]
         assert found is not None
         assert (found.request_id, found.deferred_facts) == ("r4", facts)
+        assert (found.participant, found.user, found.agent_session) == ("ada", None, "s4")
+        assert by_user is not None
+        assert (by_user.project_id, by_user.participant, by_user.user) == ("project-b", None, "eve")
         assert others == [None, None]
 
     @pytest.mark.parametrize("key", [None, KeyId("main", "0123456789ab"), KeyId("eu", "ba9876543210", own=True)])

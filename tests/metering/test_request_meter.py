@@ -366,7 +366,7 @@ def test_failure_to_state_the_created_object_does_not_end_the_stream(tariff: Tar
 def test_failure_of_a_reader_of_passing_usage_does_not_touch_the_request(
     make: Any, tariff: Tariff, caplog: pytest.LogCaptureFixture
 ) -> None:
-    deferred = DeferredUsage(str, bool, make, 1.0)
+    deferred = DeferredUsage(str, bool, make, 1.0, str)
     reports: list[UsageReport] = []
     meter = RequestMeter(
         INTENT, CHAT, FACTS, tariff, watched=PassingUsage(deferred, FACTS, reports.append, "req_before")

@@ -139,6 +139,7 @@ class PendingRequest:
     endpoint: the path of the request.
     object_id: the provider's id of the object that has the usage.
     deferred_facts: facts of the request that the later response may not repeat.
+    participant, user, agent_session: who made it, and in which session; stops are selected by them.
     """
 
     request_id: str
@@ -150,6 +151,9 @@ class PendingRequest:
     started_at: datetime
     deferred_facts: DeferredRatingFacts = field(default_factory=DeferredRatingFacts)
     seq: int = 0
+    participant: str | None = None
+    user: str | None = None
+    agent_session: str | None = None
 
     @classmethod
     def of(cls, record: RequestRecord) -> PendingRequest | None:
@@ -166,6 +170,9 @@ class PendingRequest:
             intent.model_requested,
             intent.started_at,
             record.deferred_facts or DeferredRatingFacts(),
+            participant=intent.caller.participant,
+            user=intent.caller.user,
+            agent_session=intent.attribution.agent_session,
         )
 
 

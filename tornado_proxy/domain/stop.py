@@ -4,8 +4,23 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Protocol
 
-from tornado_proxy.domain.identity import Caller
+
+class Requester(Protocol):
+    """Who makes a request, as far as stops concern it."""
+
+    @property
+    def project_id(self) -> str:
+        """The id of the project."""
+
+    @property
+    def participant(self) -> str | None:
+        """The name of a participant."""
+
+    @property
+    def user(self) -> str | None:
+        """The subject of a user."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,11 +36,11 @@ class StopTarget:
     participant: str | None = None
     agent_session: str | None = None
 
-    def covers(self, caller: Caller, agent_session: str | None) -> bool:
-        """Return True if a request of `caller` is covered."""
+    def covers(self, requester: Requester, agent_session: str | None) -> bool:
+        """Return True if a request of `requester` is covered."""
         return (
-            self.project_id in (None, caller.project_id)
-            and (self.participant is None or self.participant in (caller.participant, caller.user))
+            self.project_id in (None, requester.project_id)
+            and (self.participant is None or self.participant in (requester.participant, requester.user))
             and self.agent_session in (None, agent_session)
         )
 

@@ -1,7 +1,7 @@
 """Fetches the usage of one pending request from its provider.
 
 state ──> 404, 410: Missing
-  │  └──> unfinished: Unfinished
+  │  └──> unfinished, or another status: Unfinished
   └ finished ──> usage in the state: Ended
              └──> results ──> all that the state counts: Ended; else Missing, with what they state
 """
@@ -37,7 +37,9 @@ _JSON = ResponseHead(200, "application/json")
 
 @dataclass(frozen=True, slots=True)
 class Unfinished:
-    """The work has not ended."""
+    """The work has not ended, as far as the response tells; `cancelling` is True if it was cancelled and ends soon."""
+
+    cancelling: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +57,14 @@ class Missing:
 
 
 Fetched = Unfinished | Ended | Missing
+
+
+@dataclass(frozen=True, slots=True)
+class Cancelled:
+    """The work after a request to cancel it; `refusal` says why the provider has not accepted that, None if it has."""
+
+    fetched: Fetched
+    refusal: str | None = None
 
 
 class DeferredFetch:
@@ -82,23 +92,28 @@ class DeferredFetch:
         """
         return await self._read(await self._fetch_state("GET", self._deferred.state(self._object_id)))
 
-    async def cancel(self) -> Fetched:
+    async def cancel(self) -> Cancelled:
         """End the work, and return the usage that the provider then states.
 
         Raises:
             UpstreamError: the provider did not respond.
         """
-        if self._deferred.cancel is None:
-            return Unfinished()
-        fetched = await self._read(await self._fetch_state("POST", self._deferred.cancel(self._object_id)))
-        return fetched if isinstance(fetched, Ended) else await self.fetch()
+        status, state = await self._fetch_state("POST", self._deferred.cancel(self._object_id))
+        fetched = await self._read((status, state))
+        if status == 200 and not isinstance(fetched, Missing):
+            return Cancelled(fetched)
+        refusal = None if status == 200 else f"the provider responds to the cancellation with status {status}"
+        # The work can have ended just before.
+        return Cancelled(await self.fetch(), refusal)
 
     async def _read(self, response: tuple[int, bytes]) -> Fetched:
         status, state = response
         if status in _GONE:
             return Missing(self._report_gone(status))
-        if status != 200 or not self._deferred.finished(state):
+        if status != 200:
             return Unfinished()
+        if not self._deferred.finished(state):
+            return Unfinished(self._deferred.is_cancelling(state))
         if self._deferred.results is not None:
             return await self._read_results(self._deferred.results(self._object_id), state)
         reader = self._deferred.reader(self._facts, _JSON)

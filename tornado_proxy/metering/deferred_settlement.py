@@ -6,6 +6,8 @@
     responses to ───────┘                                       usage arrives after all
     clients, by id
 
+    a stop (stopped_work.py) ──> a poll cancels work that has not ended
+
 The proxy polls on its own, since a client may never fetch a result.  Usage in a response that passes to a client by the
 object's id is used too, and an object is settled before a client's request deletes it.  Pending requests are in the
 ledger, so a restart forgets none; of two settlements of a request the first holds.
@@ -27,9 +29,10 @@ from tornado_proxy.domain.errors import KeyNotConfigured, LedgerUnavailable, Ser
 from tornado_proxy.domain.record import PendingRequest, RequestRecord, Settlement
 from tornado_proxy.domain.usage import Basis, UsageReport
 from tornado_proxy.metering.container_time import RequestSpan, make_container_time
-from tornado_proxy.metering.deferred_fetch import DeferredFetch, Ended, Fetched, Missing, make_facts
+from tornado_proxy.metering.deferred_fetch import DeferredFetch, Ended, Fetched, Missing, Unfinished, make_facts
 from tornado_proxy.metering.passing_usage import PassingUsage
 from tornado_proxy.metering.poll_schedule import Poll, PollSchedule, PollState
+from tornado_proxy.metering.stopped_work import StoppedWork
 from tornado_proxy.metering.unknown_usage import note_unknown_counts
 from tornado_proxy.observability import metrics
 from tornado_proxy.pricing.book.price_book import Tariff
@@ -86,6 +89,7 @@ class DeferredSettlement:
         self._schedule = PollSchedule()
         #: Objects that clients have fetched and that no scan has found yet.
         self._requested: set[str] = set()
+        self._stopped_work = StoppedWork(snapshots)
         #: (provider, object id) of background work whose creating request has not ended.
         self._streaming: set[tuple[str, str]] = set()
         self._wake = asyncio.Event()
@@ -147,8 +151,8 @@ class DeferredSettlement:
         try:
             fetch = self._make_fetch(snapshot, request, deferred, poll)
             fetched = await fetch.fetch()
-            if not isinstance(fetched, Ended | Missing):
-                fetched = await fetch.cancel()
+            if isinstance(fetched, Unfinished) and deferred.cancels_deleted:
+                fetched = (await fetch.cancel()).fetched
         except (UpstreamError, ServiceError) as error:
             raise UsagePending(
                 f"the usage of {object_id[:100]} cannot be fetched ({error.message}); try again"
@@ -171,6 +175,7 @@ class DeferredSettlement:
             while True:
                 with contextlib.suppress(LedgerUnavailable):
                     await self._read_pending()
+                self._stopped_work.restart(self._schedule)
                 self._start_polls()
                 metrics.set_pending(self._schedule.counts)
                 with contextlib.suppress(TimeoutError):
@@ -213,19 +218,25 @@ class DeferredSettlement:
             if deferred is not None:
                 max_wait_s = deferred.max_interval_s
                 fetch = self._make_fetch(snapshot, poll.request, deferred, poll)
-                max_wait_s = await self._apply(snapshot, poll, await fetch.fetch(), max_wait_s)
+                fetched = await self._stopped_work.cancel(poll, fetch, await fetch.fetch())
+                max_wait_s = await self._apply(snapshot, poll, fetched, max_wait_s)
         except KeyNotConfigured as error:
             max_wait_s = MAX_MISSING_WAIT_S
             self._schedule.set_state(poll, PollState.NO_KEY)
-            _warn(poll.request, error.message)
+            self._note_failure(poll, error.message)
         except (UpstreamError, ServiceError) as error:
-            _warn(poll.request, error.message)
+            self._note_failure(poll, error.message)
         except Exception:  # noqa: BLE001  # a bug in one reader or price must not stop the settlement of all others
             metrics.TASK_FAILURES.labels("settlement").inc()
             _log.exception("pending request could not be settled", extra={"request_id": poll.request.request_id})
         finally:
+            max_wait_s = self._stopped_work.limit_wait(poll, max_wait_s)
             self._schedule.finish(poll, started_at, loop.time(), max_wait_s)
         self._start_polls()
+
+    def _note_failure(self, poll: Poll, reason: str) -> None:
+        _warn(poll.request, reason)
+        self._stopped_work.note_failure(poll, reason)
 
     async def _apply(self, snapshot: Snapshot, poll: Poll, fetched: Fetched, max_wait_s: float) -> float:
         """Settle or keep a request after a poll; return the longest wait until the next one."""

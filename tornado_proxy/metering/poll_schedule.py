@@ -14,7 +14,7 @@ from __future__ import annotations
 import heapq
 import itertools
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -43,6 +43,25 @@ class PollState(StrEnum):
     GIVEN_UP = "given_up"
 
 
+@dataclass(slots=True)
+class Cancellation:
+    """The attempts to cancel the work of a pending request because of a stop.
+
+    Attributes:
+        stop_id: The id of the stop.
+        since: The loop time of the first attempt.
+        accepted: True if the provider has accepted one.
+        ended: True if there is no further attempt.
+        failure: The reason that the last attempt failed, None if none has.
+    """
+
+    stop_id: str
+    since: float
+    accepted: bool = False
+    ended: bool = False
+    failure: str | None = None
+
+
 @dataclass(slots=True, eq=False)
 class Poll:
     """A pending request, and when it is polled.  All times are loop time.
@@ -55,7 +74,8 @@ class Poll:
         missing_since: The time since which the usage is missing although the work has ended, None if it is not.
         output_bytes: The length of the output text that has passed by, for an estimate.
         running: True while the request is polled.
-        requested: True if the poll that runs was requested by a client.
+        requested: True if the poll that runs was requested by a client, or because of a stop.
+        cancellation: The attempts to cancel the work because of a stop; None if no stop covers the request.
     """
 
     request: PendingRequest
@@ -67,6 +87,7 @@ class Poll:
     output_bytes: int = 0
     running: bool = False
     requested: bool = False
+    cancellation: Cancellation | None = None
 
 
 class PollSchedule:
@@ -105,12 +126,19 @@ class PollSchedule:
             self._requested.setdefault(poll.request.provider, {})[poll] = None
         return poll is not None
 
+    def restart(self, covers: Callable[[PendingRequest], bool]) -> None:
+        """Poll at once those requests that `covers` selects, and then again after short waits."""
+        for poll in self._polls.values():
+            if covers(poll.request):
+                poll.wait_s = MIN_WAIT_S
+                self._requested.setdefault(poll.request.provider, {})[poll] = None
+
     def take(self, now: float) -> Iterator[Poll]:
         """Yield the polls to start now: first those that clients requested, then by due time."""
         for provider, requested in self._requested.items():
-            for poll in [poll for poll in requested if not poll.running]:
-                if self._running[provider, True] >= MAX_RUNNING_PER_PROVIDER:
-                    break
+            free = max(0, MAX_RUNNING_PER_PROVIDER - self._running[provider, True])
+            # Lazily: a stop can request thousands, and this is called after each poll.
+            for poll in tuple(itertools.islice((poll for poll in requested if not poll.running), free)):
                 del requested[poll]
                 yield self._start(poll, requested=True)
         for provider, due in self._due.items():

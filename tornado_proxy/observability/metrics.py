@@ -193,6 +193,9 @@ BUDGET_WARNINGS = Counter(
 )
 ALERTS = Counter("llm_proxy_alerts_total", "Attempts to tell a webhook of an alert", ["webhook", "result"])
 BRAKE_STOPS = Counter("llm_proxy_brake_stops_total", "Stops made because more was spent in a minute than allowed")
+STOP_CANCELLATIONS = Counter(
+    "llm_proxy_stop_cancellations_total", "Attempts to cancel the background work of a stopped caller", ["result"]
+)
 _BUDGET_LABELS = ["project_id", "per", "label", "period", "of", "start"]
 BUDGET_SPENT = Gauge("llm_proxy_budget_spent_usd", "USD spent of a budget in its current period", _BUDGET_LABELS)
 BUDGET_LIMIT = Gauge("llm_proxy_budget_limit_usd", "USD that a budget limits its current period to", _BUDGET_LABELS)

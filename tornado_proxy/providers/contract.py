@@ -131,17 +131,21 @@ class DeferredUsage:
     `state` is the path to poll and `finished` reads its response.  `results` is the path that then states usage, None
     if the state itself does; `reader` reads it.  Polls are at most `max_interval_s` apart.
 
-    `cancel` is the path to which a POST ends running work, None if a client must wait for its end.  `check` compares
-    the report of the results with the state: it returns what is missing, None if nothing is.  `estimate` reports what
-    the facts alone tell, for an object that the provider no longer has.
+    `cancel` is the path to which a POST ends running work.  Some work ends a while later; `is_cancelling` returns True
+    for its state meanwhile.  `cancels_deleted` is True if the work of an object that a client deletes is cancelled,
+    False if the client must wait for its end.  `check` compares the report of the results with the state: it returns
+    what is missing, None if nothing is.  `estimate` reports what the facts alone tell, for an object that the provider
+    no longer has.
     """
 
     state: Callable[[str], str]
     finished: Callable[[bytes], bool]
     reader: MakeReader
     max_interval_s: float
+    cancel: Callable[[str], str]
     results: Callable[[str], str] | None = None
-    cancel: Callable[[str], str] | None = None
+    cancels_deleted: bool = False
+    is_cancelling: Callable[[bytes], bool] = lambda _: False
     check: Callable[[bytes, UsageReport], str | None] | None = None
     estimate: Callable[[RequestFacts], UsageReport] | None = None
 

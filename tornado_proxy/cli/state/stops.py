@@ -52,7 +52,8 @@ def stop(config: Path, reason: str, *, list_all: bool, output_format: str, **nam
     """Stop a project, a participant or user, or an agent session: on every server within two seconds.
 
     New requests get 403 `stopped`.  Streams that run are cut, sessions closed with 1008, calls hung up; their
-    records are exact or estimated.  Several options together stop what matches all of them.
+    records are exact or estimated.  Background responses and message batches are cancelled
+    at their providers.  Several options together stop what matches all of them.
 
     \b
     Example:

@@ -30,7 +30,7 @@ from tornado_proxy.domain.record import Outcome
 from tornado_proxy.domain.stop import Stop, StopTarget
 from tornado_proxy.gateway.admission.admitted import AdmittedRequest
 from tornado_proxy.gateway.admission.capacity import DrainLimiter
-from tornado_proxy.gateway.admission.stops import ends_work
+from tornado_proxy.gateway.admission.stops import begins_work, is_covered
 from tornado_proxy.gateway.base_handler import REQUEST_ID_HEADER
 from tornado_proxy.gateway.http.public_url import own_location
 from tornado_proxy.gateway.http.relay_protocols import Client, RelayHooks
@@ -152,12 +152,12 @@ class HttpRelay:
 
     def is_covered(self, target: StopTarget) -> bool:
         """Return True if a stop of `target` covers the request."""
-        intent, endpoint = self._admitted.intent, self._admitted.context.endpoint
-        return not ends_work(endpoint) and target.covers(intent.caller, intent.attribution.agent_session)
+        return is_covered(self._admitted, target)
 
     def stop(self, stop: Stop) -> None:
-        """Stop now because of a stop that covers the request; no effect on a response that is delivered."""
-        if self._state is not _DELIVERED:
+        """Stop because of a stop that covers the request; no effect on a response that is delivered."""
+        unnamed = self._exchange is not None and self._created is None and begins_work(self._admitted)
+        if self._state is not _DELIVERED and not unnamed:
             self.end(Outcome.PROXY_CLOSED, str(stop))
 
     async def _relay_head(self, exchange: ProviderExchange) -> RequestEnd | None:

@@ -54,7 +54,8 @@ _SELECT_KEYS = _SELECT_OWNED.replace(
     "SELECT r.object_id", "SELECT r.object_id, o.project_id, o.provider_key, o.key_fingerprint, o.key_owner"
 )
 _PENDING = (
-    "SELECT request_id, project_id, provider, endpoint, object_id, model_requested, started_at, kept_facts, seq "
+    "SELECT request_id, project_id, provider, endpoint, object_id, model_requested, started_at, kept_facts, seq, "
+    'participant, "user", agent_session '
     "FROM records WHERE basis = 'pending' AND object_id IS NOT NULL "
     "AND NOT EXISTS (SELECT 1 FROM settlements s WHERE s.request_id = records.request_id) "
 )
@@ -228,12 +229,12 @@ class Store:
                 provider,
                 endpoint,
                 object_id,
-                model_requested,
+                model,
                 datetime.fromisoformat(started_at),
                 read_deferred_facts(facts),
-                seq,
+                *others,
             )
-            for request_id, project_id, provider, endpoint, object_id, model_requested, started_at, facts, seq in rows
+            for request_id, project_id, provider, endpoint, object_id, model, started_at, facts, *others in rows
         ]
 
     def has_dead_neighbors(self) -> bool:

@@ -148,7 +148,16 @@ def report_created(body: bytes) -> UsageReport:
 def has_ended(state: bytes) -> bool:
     """Return True if the state of a batch says that its results are complete."""
     # A canceled batch has results as well: its requests that had succeeded before are charged.
-    return (decode_object(state) or {}).get("processing_status") == "ended"
+    return _read_status(state) == "ended"
+
+
+def is_cancelling(state: bytes) -> bool:
+    """Return True if the state of a batch says that it was cancelled and its last requests still run."""
+    return _read_status(state) == "canceling"
+
+
+def _read_status(state: bytes) -> object:
+    return (decode_object(state) or {}).get("processing_status")
 
 
 def rewrite_urls(body: bytes, base_url: str) -> bytes:
@@ -186,6 +195,8 @@ _DEFERRED_USAGE = DeferredUsage(
     finished=has_ended,
     results=lambda batch_id: f"{PATH}/{batch_id}/results",
     reader=make_results_reader,
+    cancel=lambda batch_id: f"{PATH}/{batch_id}/cancel",
+    is_cancelling=is_cancelling,
     max_interval_s=MAX_POLL_INTERVAL_S,
     check=check_results,
 )

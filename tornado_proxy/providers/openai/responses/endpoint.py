@@ -215,8 +215,9 @@ _DEFERRED_USAGE = DeferredUsage(
     state=lambda response_id: f"/v1/responses/{response_id}",
     finished=is_finished,
     reader=make_reader,
-    max_interval_s=_MAX_POLL_INTERVAL_S,
     cancel=lambda response_id: f"/v1/responses/{response_id}/cancel",
+    cancels_deleted=True,
+    max_interval_s=_MAX_POLL_INTERVAL_S,
     estimate=estimate_seen_output,
 )
 
