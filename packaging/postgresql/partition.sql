@@ -71,6 +71,9 @@ BEGIN;
 SET LOCAL lock_timeout = '10s';
 LOCK TABLE records;
 SELECT pg_get_viewdef('bills'::regclass) AS bills, coalesce(max(seq), 0) + 1 AS next_seq FROM records \gset
+SELECT coalesce(max(pg_get_triggerdef(oid)), '') AS pruned_trigger FROM pg_trigger
+WHERE tgrelid = 'records'::regclass AND tgname = 'records_pruned' \gset
+DROP TRIGGER IF EXISTS records_pruned ON records;
 DROP VIEW bills;
 ALTER TABLE records ALTER seq DROP IDENTITY;
 ALTER TABLE records RENAME TO records_first;
@@ -87,6 +90,8 @@ CREATE INDEX records_by_idempotency ON records (idempotency_hash) WHERE idempote
 CREATE TRIGGER records_keep BEFORE UPDATE OR DELETE OR TRUNCATE ON records
     FOR EACH STATEMENT EXECUTE FUNCTION append_only();
 CREATE TRIGGER records_announce BEFORE INSERT ON records FOR EACH STATEMENT EXECUTE FUNCTION announce_writer();
+-- A trigger for each row, if the ledger has been pruned; each partition gets it.
+:pruned_trigger ;
 CREATE VIEW bills AS :bills
 -- Records of a month that has no partition yet: none is ever refused.
 CREATE TABLE records_other PARTITION OF records DEFAULT;

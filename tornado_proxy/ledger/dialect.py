@@ -61,6 +61,8 @@ class Dialect:
     wait_for_writers: the statement that waits for all such transactions; the seq of a later record is higher than that
         of any record then visible.
     is_standby: the query that is true for a copy of the database, which has the rows of writers, but not their locks.
+    prune_guard: statements that make the trigger `records_pruned` of `records`, which ignores records that began before
+        `{before}` and were pruned (pruned_requests.py).
     record_trigger: the name of the trigger of `records` that announces writers which do not do so, and SQL that makes
         it; "" if none is needed.
     join_texts: the aggregate function of a text and a separator that joins texts.
@@ -77,6 +79,7 @@ class Dialect:
     row_lock: str
     open_guards: tuple[str, ...]
     close_guards: tuple[str, ...]
+    prune_guard: tuple[str, ...]
     announce_writer: str = ""
     wait_for_writers: str = ""
     is_standby: str = ""
@@ -91,6 +94,16 @@ def quote_names(names: Iterable[str]) -> str:
     """Return column names as SQL."""
     return ", ".join(f'"{name}"' for name in names)
 
+
+def select_pruned(day: str, request_id: str, word: str) -> str:
+    """Return the query of a pruned request, from SQL of its day, its id, and its id between two spaces."""
+    return (
+        f"SELECT 1 FROM pruned_requests WHERE day = {day} AND first_id <= {request_id} AND last_id >= {request_id} "  # noqa: S608  # names of ours
+        f"AND replace(ids, {word}, '') <> ids"
+    )
+
+
+_SELECT_PRUNED = select_pruned("substr(NEW.started_at, 1, 10)", "NEW.request_id", "' ' || NEW.request_id || ' '")
 
 #: The tables whose rows are never changed, and deleted only if archives hold them.
 _GUARDED = ("records", "settlements", "given_up")
@@ -152,6 +165,11 @@ CREATE TRIGGER IF NOT EXISTS given_up_stay BEFORE DELETE ON given_up
         f"BEGIN SELECT RAISE(ABORT, '{table} are append-only'); END"
         for table in _GUARDED
     ),
+    prune_guard=(
+        "DROP TRIGGER IF EXISTS records_pruned",
+        "CREATE TRIGGER records_pruned BEFORE INSERT ON records "
+        f"WHEN NEW.started_at < '{{before}}' AND EXISTS ({_SELECT_PRUNED}) BEGIN SELECT RAISE(IGNORE); END",
+    ),
     json_rows="json_each(?)",
     json_text="json_extract(value, '$[{}]')",
 )
@@ -185,6 +203,13 @@ CREATE OR REPLACE FUNCTION note_change() RETURNS trigger LANGUAGE plpgsql AS
     row_lock="FOR UPDATE",
     open_guards=tuple(f"ALTER TABLE {table} DISABLE TRIGGER {table}_keep" for table in _GUARDED),
     close_guards=tuple(f"ALTER TABLE {table} ENABLE TRIGGER {table}_keep" for table in _GUARDED),
+    # It sees the ids of a transaction that prunes: writers wait for its lock on `records` (open_guards).
+    prune_guard=(
+        "CREATE OR REPLACE FUNCTION ignore_pruned() RETURNS trigger LANGUAGE plpgsql AS "
+        f"$$BEGIN IF EXISTS ({_SELECT_PRUNED}) THEN RETURN NULL; END IF; RETURN NEW; END$$",
+        "CREATE OR REPLACE TRIGGER records_pruned BEFORE INSERT ON records FOR EACH ROW "
+        "WHEN (NEW.started_at < '{before}') EXECUTE FUNCTION ignore_pruned()",
+    ),
     # PostgreSQL draws the numbers of records before it commits them.  Whoever waits for the shared locks of the writers
     # sees every record with a lower number than the next one.
     announce_writer=f"SELECT pg_advisory_xact_lock_shared({_WRITERS_KEY})",

@@ -14,6 +14,7 @@ item_sums     sums of line items by hour and day; item_shapes has the kinds of l
 cursors       how far each reader of the changes has come
 containers    the life of each container that ran code, and the seconds of it that requests were charged for
 allowances    the free container time that an account has used in a month
+pruned_requests  the ids of records that were pruned
 meta          schema version
 """
 
@@ -35,6 +36,7 @@ from tornado_proxy.ledger.container_rows import ALLOWANCE_COLUMNS, CONTAINER_COL
 from tornado_proxy.ledger.database import Backend, Database, StoreError
 from tornado_proxy.ledger.dialect import Dialect, Insert
 from tornado_proxy.ledger.item_rows import create_item_sums
+from tornado_proxy.ledger.pruned_requests import create_pruned_requests
 from tornado_proxy.ledger.rollup_rows import ROLLUPS_INDEX, SEQS, create_attribute_sums, create_rollups
 
 SCHEMA_VERSION = 1
@@ -176,6 +178,7 @@ CREATE TABLE objects (
 {create_rollups(sql)}
 {create_attribute_sums(sql)}
 {create_item_sums(sql)}
+{create_pruned_requests(sql)}
 """
 
 
@@ -290,5 +293,6 @@ def _add_tables(existing: Container[str], dialect: Dialect) -> str:
         "rollups": lambda: create_rollups(dialect),
         "attribute_sums": lambda: create_attribute_sums(dialect),
         "item_sums": lambda: create_item_sums(dialect) + ROLLUPS_INDEX,
+        "pruned_requests": lambda: create_pruned_requests(dialect),
     }
     return "".join(create() for name, create in tables.items() if name not in existing)

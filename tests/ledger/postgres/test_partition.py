@@ -34,10 +34,14 @@ def store(postgres: PostgresServer, postgres_address: PostgresAddress) -> Ledger
     """Return a ledger with ten records of ten months, which is partitioned."""
     store = LedgerUnderTest(postgres_address, fsync=False)
     store.write(*(make_old_intent(number, 30 * number) for number in range(10)))
-    command = [postgres.programs / "psql", "-v", "ON_ERROR_STOP=1", "-f", SCRIPT, postgres_address.url]
+    partition(postgres, postgres_address)
+    return store
+
+
+def partition(postgres: PostgresServer, address: PostgresAddress) -> None:
+    command = [postgres.programs / "psql", "-v", "ON_ERROR_STOP=1", "-f", SCRIPT, address.url]
     run = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert run.returncode == 0, run.stderr
-    return store
 
 
 def ask(store: LedgerUnderTest, sql: str) -> list[str]:
@@ -88,5 +92,20 @@ def test_partition_without_records_is_dropped_and_the_sums_stay(store: LedgerUnd
 
     ask(store, "SELECT add_record_partitions(4)")
     assert len(ask(store, "SELECT inhrelid FROM pg_inherits WHERE inhparent = 'records'::regclass")) == 5
-    store.write(make_intent("after", started_at=NOW + timedelta(days=70)))
+    # A machine that is started again writes a pruned record, whose partition is gone.
+    store.write(make_old_intent(3, 90), make_intent("after", started_at=NOW + timedelta(days=70)))
     assert [record["request_id"] for record in store.records()] == ["last", "after"]
+
+
+def test_ledger_that_was_pruned_before_it_is_partitioned_stores_no_pruned_record_again(
+    postgres: PostgresServer, postgres_address: PostgresAddress, tmp_path: Path
+) -> None:
+    store, backend = LedgerUnderTest(postgres_address, fsync=False), make_backend(postgres_address)
+    store.write(make_old_intent(3, 90), make_intent("last", started_at=NOW))
+    archive_records(backend, f"{NOW:%Y-%m-%d}", tmp_path / "archive", lambda _: None)
+    assert prune_records(backend, f"{NOW:%Y-%m-%d}", tmp_path / "archive").removed == 1
+    partition(postgres, postgres_address)
+
+    store.write(make_old_intent(3, 90), make_old_intent(2, 60))
+
+    assert [record["request_id"] for record in store.records()] == ["r2", "last"]

@@ -3,7 +3,8 @@
     verify the archives ──> add all records to the sums ──> each archived record: the same in the ledger? ──> delete
 
 A record stays if the ledger's differs from the archive's, such as one that was settled after it was archived.  The last
-record and the last change stay, too: SQLite would use their numbers again, and cursors would be after the end.
+record and the last change stay, too: SQLite would use their numbers again, and cursors would be after the end.  The ids
+of removed records stay, so that none is stored a second time (ledger/pruned_requests.py).
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from tornado_proxy.ledger.archives.files import (
 from tornado_proxy.ledger.changes import SELECT_END, Position
 from tornado_proxy.ledger.database import Backend, Database
 from tornado_proxy.ledger.dialect import Dialect
+from tornado_proxy.ledger.pruned_requests import add_pruned, guard_pruned
 from tornado_proxy.ledger.rollups import roll_up
 from tornado_proxy.ledger.schema import SET_META, prepare
 from tornado_proxy.ledger.writer.process_locks import ProcessLocks
@@ -63,6 +65,8 @@ def prune_records(backend: Backend, before: str, folder: Path) -> Pruned:
         prepare(db, backend)  # an earlier version may have made the tables
         while roll_up(db, backend.dialect):
             pass
+        with db.transaction():
+            guard_pruned(db, backend.dialect, max(_find_limit(db), before))
         for link in links:
             records = read_file(folder, link)
             while some := list(islice(records, _BATCH_SIZE)):
@@ -72,7 +76,7 @@ def prune_records(backend: Backend, before: str, folder: Path) -> Pruned:
 
 
 def _check_files(backend: Backend) -> None:
-    """Raise ArchiveError if a process of this machine has left files: the next start writes their records again."""
+    """Raise ArchiveError if a process of this machine has left files: the ledger may not have all of their records."""
     if not backend.files_path.parent.is_dir():
         return
     locks = ProcessLocks(backend.files_path)
@@ -85,8 +89,8 @@ def _check_files(backend: Backend) -> None:
 
 
 def _prune_some(db: Database, dialect: Dialect, archived: Sequence[ArchivedRecord], before: str) -> int:
-    """Remove those of some records that the ledger has unchanged; return their number."""
-    by_id = {str(_record(line)["request_id"]): line for line in archived}
+    """Remove those of some records of a day that the ledger has unchanged; return their number."""
+    by_id = {_find_id(line): line for line in archived}
     with db.transaction():
         for statement in dialect.open_guards:
             db.run(statement)
@@ -94,24 +98,38 @@ def _prune_some(db: Database, dialect: Dialect, archived: Sequence[ArchivedRecor
         rows = db.fetch_rows(f"{SELECT_ARCHIVED} WHERE r.request_id IN ({marks})", list(by_id))
         found = [split_values(values) for values in rows]
         ((last_record, last_change),) = db.fetch_rows(SELECT_END)
-        same = [
-            line
-            for line in found
-            if line == by_id[str(_record(line)["request_id"])] and _record(line)["seq"] != last_record
-        ]
+        same = [line for line in found if line == by_id[_find_id(line)] and _record(line)["seq"] != last_record]
         _check_cursors(db, same)
-        ((limit,),) = db.fetch_rows("SELECT coalesce(max(value), '') FROM meta WHERE key = ?", (PRUNED_KEY,))
-        if same and str(limit) < before:
+        if same:
             # First: from now on no report may read records of that time as if they were all.
-            db.run(SET_META, (PRUNED_KEY, f"{before}T00:00:00.000Z"))
-        ids = [str(_record(line)["request_id"]) for line in same]
-        marks = ", ".join("?" * len(ids)) or "NULL"
-        db.run(f"DELETE FROM changes WHERE request_id IN ({marks}) AND seq <> ?", [*ids, last_change])  # noqa: S608
-        for table in ("settlements", "given_up", "records"):
-            db.delete(table, "request_id", ids)
+            _note_limit(db, before)
+        ids = [_find_id(line) for line in same]
+        _delete(db, ids, last_change)
+        # All that are not in the ledger: an earlier version has removed some, and noted none.
+        add_pruned(
+            db, str(_record(archived[0])["started_at"])[:10], by_id.keys() - set(map(_find_id, found)) | set(ids)
+        )
         for statement in dialect.close_guards:
             db.run(statement)
     return len(ids)
+
+
+def _note_limit(db: Database, before: str) -> None:
+    if _find_limit(db) < before:
+        db.run(SET_META, (PRUNED_KEY, f"{before}T00:00:00.000Z"))
+
+
+def _find_limit(db: Database) -> str:
+    """Return the time before which records may be missing; "" if none was pruned."""
+    ((limit,),) = db.fetch_rows("SELECT coalesce(max(value), '') FROM meta WHERE key = ?", (PRUNED_KEY,))
+    return str(limit)
+
+
+def _delete(db: Database, ids: Sequence[str], last_change: object) -> None:
+    marks = ", ".join("?" * len(ids)) or "NULL"
+    db.run(f"DELETE FROM changes WHERE request_id IN ({marks}) AND seq <> ?", [*ids, last_change])  # noqa: S608
+    for table in ("settlements", "given_up", "records"):
+        db.delete(table, "request_id", ids)
 
 
 def _check_cursors(db: Database, lines: Sequence[ArchivedRecord]) -> None:
@@ -127,6 +145,10 @@ def _check_cursors(db: Database, lines: Sequence[ArchivedRecord]) -> None:
                 f"the cursor {name} has not read the records yet; let that program run first, or delete its row "
                 "from the table cursors if nothing uses it any more"
             )
+
+
+def _find_id(archived: ArchivedRecord) -> str:
+    return str(_record(archived)["request_id"])
 
 
 def _record(archived: ArchivedRecord) -> dict[str, object]:

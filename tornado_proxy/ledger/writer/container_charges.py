@@ -24,6 +24,7 @@ from tornado_proxy.ledger.columns import RecordRow, SettlementRow
 from tornado_proxy.ledger.container_rows import LIFE_COLUMNS, life_values, read_container_time, read_life
 from tornado_proxy.ledger.database import Database
 from tornado_proxy.ledger.dialect import Dialect, Insert, quote_names
+from tornado_proxy.ledger.pruned_requests import is_pruned
 from tornado_proxy.ledger.rows import format_decimal, format_items, make_storable_text, read_line_items
 from tornado_proxy.ledger.schema import INSERT_ALLOWANCES, INSERT_CONTAINERS
 from tornado_proxy.pricing.book.calculator import bill
@@ -63,7 +64,7 @@ def charge_containers(db: Database, dialect: Dialect, rows: Iterable[ChargedT], 
     for number in numbers:
         request_id = result[number].request_id
         # After lock(): another process that writes the same record has committed it by now.
-        if request_id not in stored and not _is_stored(db, table, request_id):
+        if request_id not in stored and not _is_stored(db, table, result[number]):
             result[number] = charges.charge(result[number], times[number])
         stored.add(request_id)
     charges.store()
@@ -162,8 +163,11 @@ def _month(time: ContainerTime) -> _Month:
     return time.provider, time.account, time.month
 
 
-def _is_stored(db: Database, table: str, request_id: object) -> bool:
-    return bool(db.fetch_rows(f"SELECT 1 FROM {table} WHERE request_id = ?", (request_id,)))  # noqa: S608  # a name of ours
+def _is_stored(db: Database, table: str, row: RecordRow | SettlementRow) -> bool:
+    """Return True if the row is in the table, or was until it was pruned."""
+    if db.fetch_rows(f"SELECT 1 FROM {table} WHERE request_id = ?", (row.request_id,)):  # noqa: S608  # a name of ours
+        return True
+    return isinstance(row, RecordRow) and is_pruned(db, row.request_id, row.started_at)
 
 
 def _complete(row: ChargedT, charged: list[LineItem], rates: BillRates, notes: dict[str, str]) -> ChargedT:

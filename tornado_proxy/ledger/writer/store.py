@@ -19,6 +19,7 @@ from tornado_proxy.domain.record import ObjectOwner, PendingRequest
 from tornado_proxy.ledger.columns import RECORD_COLUMNS, SETTLED_COLUMNS, IntentRow, RecordRow, SettlementRow
 from tornado_proxy.ledger.database import Backend, Database, StoreError
 from tornado_proxy.ledger.deferred_facts import read_deferred_facts
+from tornado_proxy.ledger.pruned_requests import is_pruned
 from tornado_proxy.ledger.rollups import roll_up
 from tornado_proxy.ledger.rows import format_time, list_objects, make_storable_row, read_object_owner
 from tornado_proxy.ledger.schema import (
@@ -286,7 +287,9 @@ class Store:
                 self._write(Batch(intents=[row for row in rows if not self._has_record(row)]), writer)
 
     def _has_record(self, intent: IntentRow) -> bool:
-        return bool(self._open_db.fetch_rows(_SELECT_RECORD, (intent.request_id,)))
+        """Return True if the record of an intent is in the ledger, or was until it was pruned."""
+        found = self._open_db.fetch_rows(_SELECT_RECORD, (intent.request_id,))
+        return bool(found) or is_pruned(self._open_db, intent.request_id, intent.started_at)
 
     def _lose_intents(self, writer: str, now: datetime) -> int:
         """Mark the open intents of a writer as lost and return their number."""
