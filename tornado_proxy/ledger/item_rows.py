@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from operator import add
@@ -38,8 +38,11 @@ SHAPE_COLUMNS = ("shape", "kinds")
 #: A thousandth in 1e-12.
 MILLI = 10**9
 
-#: A larger figure is not added: sums have 64 bits.
-_MAX_FIGURE = 10**14
+#: One in 1e-12, the unit of figures before they are split.
+_SCALE = 10**12
+
+#: Larger figures are not added: sums have 64 bits.
+_MAX_QUANTITY, _MAX_AMOUNT = 10**14 * MILLI, 10**14 * MICRO
 
 
 def create_item_sums(sql: Dialect) -> str:
@@ -107,80 +110,64 @@ def read_kinds(text: str) -> tuple[int, tuple[Kind, ...]]:
 
 @lru_cache(maxsize=4096)  # few combinations, each in many records
 def _find_shape(kinds: tuple[tuple[str, str | None, bool], ...]) -> tuple[Shape, tuple[int, ...]]:
-    """Return the shape of line items, and the place of the quantity of each in the result of sum_items()."""
+    """Return the shape of line items, and the place of the quantity of each in its figures."""
     distinct = sorted(set(kinds), key=lambda kind: (kind[0], kind[1] or "", kind[2]))
     text = json.dumps(distinct).encode()
     parts = max(1, -(-len(distinct) // ITEMS))
     ids = tuple(hashlib.sha256(b"%d %s" % (part, text)).hexdigest()[:16] for part in range(parts))
-    places = {kind: 1 + len(_PER_ITEM) * number for number, kind in enumerate(distinct)}
+    places = {kind: 1 + 2 * number for number, kind in enumerate(distinct)}
     return Shape(tuple(Kind(*kind) for kind in distinct), ids), tuple(places[kind] for kind in kinds)
 
 
 def sum_items(text: str | None) -> tuple[Shape, list[int]]:
-    """Return the shape of a record, and its number of requests, which is 1, and the figures of each of its kinds."""
+    """Return the shape of a record, and its figures: 1, its number of requests, and for each kind two numbers in 1e-12.
+
+    These are the quantity and the amount.
+    """
     try:
         items = decode_items(text or "[]")
         shape, places = _find_shape(tuple([(item.type, item.model, item.amount is not None) for item in items]))
-        figures = [1] + [0] * (len(_PER_ITEM) * len(shape.kinds))
+        figures = [1] + [0] * (2 * len(shape.kinds))
         for place, item in zip(places, items, strict=True):
-            quantity = item.quantity
-            if quantity.isdigit():
-                whole = int(quantity) * 1000
-            else:
-                whole, rest = divmod(read_amount(quantity)[0], MILLI)
-                figures[place + 1] += rest
-            figures[place] += whole
-            if item.amount is not None:
-                micro, rest = divmod(read_amount(item.amount)[0], MICRO)
-                figures[place + 2] += micro
-                figures[place + 3] += rest
-                if not -_MAX_FIGURE < micro < _MAX_FIGURE:
-                    return UNKNOWN_SHAPE, [1]
-            if not -_MAX_FIGURE < whole < _MAX_FIGURE:
+            stated = item.quantity
+            quantity = int(stated) * _SCALE if stated.isdigit() else read_amount(stated)[0]
+            amount = 0 if item.amount is None else read_amount(item.amount)[0]
+            if not (-_MAX_QUANTITY < quantity < _MAX_QUANTITY and -_MAX_AMOUNT < amount < _MAX_AMOUNT):
                 return UNKNOWN_SHAPE, [1]
+            figures[place] += quantity
+            figures[place + 1] += amount
     except (ValueError, ArithmeticError, msgspec.DecodeError):
         return UNKNOWN_SHAPE, [1]
     return shape, figures
 
 
-class _ItemSums:
-    """Adds up the line items of records by time, key and shape."""
+def _split_figures(figures: list[int]) -> list[int]:
+    """Return the number of requests, and the figures of _PER_ITEM for each kind."""
+    split = figures[:1]
+    for quantity, amount in zip(figures[1::2], figures[2::2], strict=True):
+        split += divmod(quantity, MILLI)
+        split += divmod(amount, MICRO)
+    return split
 
-    def __init__(self) -> None:
-        self._sums: dict[tuple[str, str, str], list[int]] = {}
-        self._shapes: dict[str, Shape] = {}
 
-    def add(self, time: str, key: str, shape: Shape, figures: list[int]) -> None:
-        """Add the number of some records, and the figures of their line items."""
-        name = shape.ids[0]
-        at = (time, key, name)
-        total = self._sums.get(at)
-        if total is None:
-            self._shapes[name] = shape
-            self._sums[at] = figures
-        else:
-            self._sums[at] = list(map(add, total, figures))
+#: Sums of figures by time, key and the name of a shape.
+_Sums = dict[tuple[str, str, str], list[int]]
 
-    def shorten(self, length: int) -> _ItemSums:
-        """Return the sums by the first characters of the time."""
-        shorter = _ItemSums()
-        for (time, key, name), total in self._sums.items():
-            shorter.add(time[:length], key, self._shapes[name], total)
-        return shorter
 
-    def make_rows(self, span: str, kind: str) -> list[Values]:
-        """Return rows of COLUMNS; `kind` is the end of the names of the spans."""
-        name, suffix = span + kind, SPANS[span][1]
-        rows: list[Values] = []
-        for (time, key, first), (requests, *figures) in self._sums.items():
-            for number, each in enumerate(self._shapes[first].ids):
-                some = figures[number * len(FIGURES) : (number + 1) * len(FIGURES)]
-                rows.append((name, time + suffix, key, each, requests, *some, *_EMPTY[len(some) :]))
-        return rows
+def _add(sums: _Sums, at: tuple[str, str, str], figures: list[int]) -> None:
+    total = sums.get(at)
+    sums[at] = figures if total is None else list(map(add, total, figures))
 
-    def list_shapes(self) -> list[Values]:
-        """Return the rows of `item_shapes`."""
-        return [row for shape in self._shapes.values() for row in shape.list_rows()]
+
+def _make_span_rows(span: str, sums: _Sums, shapes: Mapping[str, Shape]) -> list[Values]:
+    """Return rows of COLUMNS."""
+    suffix = SPANS[span.removesuffix(ALL_PEOPLE)][1]
+    rows: list[Values] = []
+    for (time, key, first), (requests, *figures) in sums.items():
+        for number, each in enumerate(shapes[first].ids):
+            some = figures[number * len(FIGURES) : (number + 1) * len(FIGURES)]
+            rows.append((span, time + suffix, key, each, requests, *some, *_EMPTY[len(some) :]))
+    return rows
 
 
 #: The columns of kinds that a row does not have.
@@ -202,19 +189,35 @@ def make_item_rows(records: Sequence[Sequence[object]], keys: Sequence[RecordKey
         records: the records.
         keys: the key of each, as rollup_rows.make_rows() returns them; None for one that is left out.
     """
-    days, hours = _ItemSums(), _ItemSums()
+    totals: dict[tuple[RecordKey, str], list[int]] = {}
+    shapes: dict[str, Shape] = {}
     for record, named in zip(records, keys, strict=True):
         if named is None:
             continue
-        hour, key, shared_key = named
         shape, figures = sum_items(None if record[-1] is None else str(record[-1]))
-        days.add(hour[:10], key, shape, figures)
-        hours.add(hour, shared_key, shape, figures)
-    return ItemRows(
-        [
-            *days.make_rows("day", ""),
-            *hours.make_rows("hour", ALL_PEOPLE),
-            *hours.shorten(10).make_rows("day", ALL_PEOPLE),
-        ],
-        hours.list_shapes(),
-    )
+        at = named, shape.ids[0]
+        total = totals.get(at)
+        if total is None:
+            shapes[at[1]] = shape
+            totals[at] = figures
+        else:
+            totals[at] = list(map(add, total, figures))
+    return ItemRows(_list_spans(totals, shapes), [row for shape in shapes.values() for row in shape.list_rows()])
+
+
+def _list_spans(totals: Mapping[tuple[RecordKey, str], list[int]], shapes: Mapping[str, Shape]) -> list[Values]:
+    """Return the rows of all spans, from the figures of the records with the same key and the same shape."""
+    days: _Sums = {}
+    hours_all: _Sums = {}
+    days_all: _Sums = {}
+    for ((hour, key, shared_key), name), total in totals.items():
+        figures = _split_figures(total)
+        _add(days, (hour[:10], key, name), figures)
+        _add(hours_all, (hour, shared_key, name), figures)
+    for (hour, shared_key, name), figures in hours_all.items():
+        _add(days_all, (hour[:10], shared_key, name), figures)
+    return [
+        *_make_span_rows("day", days, shapes),
+        *_make_span_rows("hour" + ALL_PEOPLE, hours_all, shapes),
+        *_make_span_rows("day" + ALL_PEOPLE, days_all, shapes),
+    ]
