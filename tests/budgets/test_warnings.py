@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 import pytest
 
-from tests.budgets.conftest import MONTH, BudgetsUnderTest, record
+from tests.budgets.conftest import CALLER, MONTH, BudgetsUnderTest, record
+from tornado_proxy.budgets import counters
 from tornado_proxy.budgets.store import BudgetStore
-from tornado_proxy.domain.budget import Budget, BudgetChange, BudgetLimits, CounterPlan
+from tornado_proxy.domain.budget import Budget, BudgetChange, BudgetLimits, CounterKind, CounterPlan, Period, Scope
 
 LIMITS = BudgetLimits({"project-a": (Budget(MONTH, Decimal(10)),)})
 
@@ -70,6 +72,38 @@ def test_changed_limit_has_warnings_of_its_own(budgets: BudgetsUnderTest, now: d
 
     assert take(budgets.store) == [(80, Decimal(12), Decimal(10))]
     assert budgets.open("second").folding.take_warnings() == []
+
+
+def test_changed_limit_warns_of_each_counter_however_many_there_are(
+    budgets: BudgetsUnderTest, now: datetime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(counters, "PAGE_SIZE", 2)
+    people = CounterKind(Scope.PARTICIPANT, Period.MONTH)
+    budgets.store.follow(CounterPlan((people,)), now)
+    spends = {"ann": "4", "ben": "9", "cid": "10", "dan": "5.000000000001", "eve": "4.999999999999", "flo": "5"}
+    entries = [record(name, usd, replace(CALLER, participant=name), at=now) for name, usd in spends.items()]
+    budgets.write(*entries)
+    assert take(budgets.store) == []
+
+    # The lowest limit of all projects, which selects the counters; and a counter of a period that has ended.
+    lower = {"project-b": (Budget(people, Decimal(2)),)}
+    for limits in (
+        {"project-a": (Budget(people, Decimal(10)),)},
+        {"project-a": (Budget(people, Decimal(11)),)} | lower,
+    ):
+        budgets.store.folding.limits = BudgetLimits(limits)
+        budgets.store.folding.check_warnings(now)
+        budgets.store.folding.check_warnings(now + timedelta(days=40))
+
+    warnings = budgets.store.folding.take_warnings()
+    assert [(warning.counter.subject, warning.threshold, warning.limit) for warning in warnings] == [
+        ("participant ben", 80, Decimal(10)),
+        ("participant cid", 100, Decimal(10)),
+        ("participant dan", 50, Decimal(10)),
+        ("participant flo", 50, Decimal(10)),
+        ("participant ben", 80, Decimal(11)),
+        ("participant cid", 80, Decimal(11)),
+    ]
 
 
 def test_lifted_budget_does_not_warn(budgets: BudgetsUnderTest, now: datetime) -> None:

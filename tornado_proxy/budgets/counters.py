@@ -39,6 +39,18 @@ _SELECT_STATED = f"{_SELECT_ALL} WHERE kind = ? AND subject IN (SELECT token_id 
 _SELECT_OF_SUBJECT = f"{_SELECT_ALL} WHERE kind = ? AND project_id = ? AND subject = ?"
 
 
+#: Counters that are read at once: some 100 KB, and a millisecond of a transaction.
+PAGE_SIZE = 500
+
+# Both databases compare the texts as numbers; SQLite as floats, which never makes a larger one the smaller.
+_SELECT_SPENT = (
+    f"SELECT {COLUMNS}, settled FROM budget_counters "  # noqa: S608  # names of ours
+    "WHERE kind = ? AND (project_id, subject, period_begin) > (?, ?, ?) AND (period_end IS NULL OR period_end > ?) "
+    "AND CAST(settled AS NUMERIC) >= CAST(? AS NUMERIC) {condition} "
+    "ORDER BY project_id, subject, period_begin LIMIT ?"
+)
+_OF_STATED = "AND subject IN (SELECT token_id FROM token_budgets)"
+
 #: Entries of each cache; one takes some 500 bytes.
 _CACHE_SIZE = 4096
 
@@ -58,6 +70,9 @@ class CounterKey:
         """The values of the table's primary key."""
         return self.kind, self.project_id, self.subject, self.period_begin
 
+
+#: A key before all others of its kind.
+FIRST_KEY = CounterKey("", "", "", "")
 
 Counters = Mapping[CounterKey, CounterState]
 
@@ -158,6 +173,25 @@ def read_limited_counters(db: Database, kinds: Collection[CounterKind]) -> Count
     if texts:
         rows += db.fetch_rows(f"{_SELECT_ALL} WHERE kind IN ({', '.join('?' * len(texts))})", texts)
     return _make_counters(rows)
+
+
+def read_spent(
+    db: Database, kind: CounterKind, least: Decimal | None, now: datetime, after: CounterKey
+) -> tuple[dict[CounterKey, Decimal], CounterKey | None]:
+    """Return the spend of some counters of current periods, and their last key, None if no others follow.
+
+    Args:
+        db: The budgets' database.
+        kind: The kind of the counters.
+        least: The spend that they have at least; None for all counters of tokens that state a budget.
+        now: The time whose periods are the current ones.
+        after: The key that the counters follow.
+    """
+    sql = _SELECT_SPENT.format(condition=_OF_STATED if least is None else "")
+    values = (encode_kind(kind), *after.values[1:], format_time(now), f"{least or 0:f}", PAGE_SIZE)
+    rows = db.fetch_rows(sql, values)
+    spent = {CounterKey(*row[:5]): Decimal(str(row[5])) for row in rows}  # type: ignore[arg-type]  # text
+    return spent, next(reversed(spent)) if len(spent) == PAGE_SIZE else None
 
 
 def read_own_counters(db: Database, kind: CounterKind, project_id: str, subject: str) -> Counters:

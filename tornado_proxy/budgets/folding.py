@@ -14,7 +14,6 @@ from tornado_proxy.budgets.counters import (
     decode_keys,
     make_keys,
     read_counters,
-    read_limited_counters,
     sum_by_key,
 )
 from tornado_proxy.budgets.ledger_records import CountedRecord, RecordGroup
@@ -197,12 +196,9 @@ class Folding:
 
     def check_warnings(self, now: datetime) -> None:
         """Claim the warnings of all counters: a limit has changed, or its time has ended."""
-        with self._budgets.transaction():
-            self._budgets.fetch_rows(f"{SELECT_CURSOR} {self._dialect.row_lock}")
-            counters = read_limited_counters(self._budgets, self.limits.list_kinds())
-            settled = {key: state.settled for key, state in counters.items() if state.settled}
-            claimed = warnings.claim(self._budgets, self.limits, settled, now)
-        self._warnings += claimed
+        lock = f"{SELECT_CURSOR} {self._dialect.row_lock}"
+        for claimed in warnings.claim_all(self._budgets, lock, self.limits, now):
+            self._warnings += claimed
 
     def take_warnings(self) -> list[BudgetWarning]:
         """Return the warnings that this process has claimed since the last call."""

@@ -8,13 +8,13 @@ A process that dies in between leaves its rows of budget_alerts to the others, o
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from decimal import Decimal
 
 from tornado_proxy.budgets import token_budgets
-from tornado_proxy.budgets.counters import CounterKey, key_of_state, make_state
-from tornado_proxy.domain.budget import THRESHOLDS_PERCENT, BudgetLimits, BudgetWarning, decode_kind
+from tornado_proxy.budgets.counters import FIRST_KEY, CounterKey, key_of_state, make_state, read_spent
+from tornado_proxy.domain.budget import THRESHOLDS_PERCENT, TOKEN_TOTAL, BudgetLimits, BudgetWarning, decode_kind
 from tornado_proxy.ledger.database import Database
 from tornado_proxy.ledger.dialect import Dialect
 from tornado_proxy.ledger.rows import format_time
@@ -87,6 +87,27 @@ def claim(
             db.run(_INSERT_ALERT, values)
             warnings.append(BudgetWarning(make_state(key, key.period_end, amount, Decimal(0)), limit, reached))
     return warnings
+
+
+def claim_all(db: Database, lock: str, limits: BudgetLimits, now: datetime) -> Iterator[list[BudgetWarning]]:
+    """Claim the warnings of all counters of current periods, some in each transaction; yield those of each.
+
+    Args:
+        db: The budgets' database.
+        lock: The query that locks the cursor, as each transaction that changes counters does.
+        limits: The limits in force.
+        now: The time whose periods are the current ones.
+    """
+    lowest = {kind: limit for kind in limits.list_kinds() if (limit := limits.find_lowest(kind)) is not None}
+    scans = [(kind, limit * THRESHOLDS_PERCENT[-1] / 100) for kind, limit in lowest.items()]
+    for kind, least in [(TOKEN_TOTAL, None), *scans]:
+        after: CounterKey | None = FIRST_KEY
+        while after is not None:
+            with db.transaction():
+                db.fetch_rows(lock)
+                spent, after = read_spent(db, kind, least, now, after)
+                claimed = claim(db, limits, spent, now)
+            yield claimed
 
 
 def list_untold(db: Database, before: datetime) -> list[BudgetWarning]:

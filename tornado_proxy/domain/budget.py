@@ -176,6 +176,12 @@ class BudgetLimits:
         """Return the kinds of the configured budgets."""
         return list(dict.fromkeys(budget.kind for budgets in self.budgets.values() for budget in budgets))
 
+    def find_lowest(self, kind: CounterKind) -> Decimal | None:
+        """Return the lowest limit of a kind above 0, configured or changed, of all projects; None if it has none."""
+        limits = [budget.limit for budgets in self.budgets.values() for budget in budgets if budget.kind == kind]
+        changed = [change.limit for changes in self.changes.values() for change in changes if change.kind == kind]
+        return min((limit for limit in (*limits, *changed) if limit), default=None)
+
     def state(self, budgets: Iterable[TokenBudget]) -> BudgetLimits:
         """Return these limits, with the budgets that tokens state."""
         stated: dict[str, dict[str, TokenBudget]] = {}
