@@ -66,7 +66,6 @@ TESTED_THROUGH = {
     "providers/anthropic/count_tokens.py": "providers/anthropic/messages/test_request.py",
     "providers/anthropic/endpoints.py": "providers/test_route_table.py",
     "providers/anthropic/errors.py": "providers/anthropic/test_provider.py",
-    "providers/anthropic/messages/endpoint.py": "providers/anthropic/messages/test_request.py",
     "providers/contract.py": "providers/test_every_reader.py",
     "providers/conventions.py": "providers/test_registry.py",
     "providers/openai/audio/endpoints.py": "providers/test_route_table.py",

@@ -22,6 +22,7 @@ from tornado_proxy.domain.request import DeferredRatingFacts, RequestFacts
 from tornado_proxy.domain.usage import Basis, UsageReport
 from tornado_proxy.metering.container_time import RequestSpan, make_container_time
 from tornado_proxy.metering.passing_usage import PassingUsage
+from tornado_proxy.metering.text_limits import cut_name, limit_names
 from tornado_proxy.metering.unknown_usage import note_unknown_counts
 from tornado_proxy.observability import metrics
 from tornado_proxy.pricing.book.calculator import bill
@@ -210,7 +211,7 @@ def rated_record(
     intent: RequestIntent, report: UsageReport, facts: RequestFacts, tariff: Tariff, end: RequestEnd
 ) -> RequestRecord:
     """Return the record of a request with the usage in `report`.  Never raises: usage without a price is kept."""
-    charge = _charge(intent, report, facts, tariff)
+    charge = _charge(intent, limit_names(report), facts, tariff)
     report, cost = charge.report, charge.cost
     basis = _UNSETTLED if cost.faults else report.basis
     if basis is _UNSETTLED:
@@ -230,7 +231,7 @@ def rated_record(
         object_id=report.object_id,
         objects=report.objects,
         names_object=report.names_object,
-        upstream_request_id=end.upstream_request_id,
+        upstream_request_id=cut_name(end.upstream_request_id),
         faults=(*([end.broken_by] if end.broken_by else ()), *report.faults, *cost.faults, *cost.notes, *unknown),
         deferred_facts=_keep_facts(intent, report, facts, tariff) if basis is _PENDING else None,
         container_time=_time_containers(charge, tariff, intent, end) if charge.containers else None,

@@ -12,9 +12,10 @@ import msgspec
 from tornado_proxy.domain.request import RequestFacts, Spend
 from tornado_proxy.domain.usage import Basis, Meter, Quantity, UsageItem, UsageReport
 from tornado_proxy.providers.contract import HttpEndpoint, ParsedRequest, RequestView, ResponseHead, UsageReader
-from tornado_proxy.providers.shared.body_reader import BodyReader
 from tornado_proxy.providers.shared.json_body import read_members, read_model
-from tornado_proxy.providers.shared.json_values import as_object, as_text, decode_object, read_count
+from tornado_proxy.providers.shared.json_skimmer import KEEP
+from tornado_proxy.providers.shared.json_values import as_object, as_text, read_count
+from tornado_proxy.providers.shared.response_readers import JsonReader
 
 
 def parse(request: RequestView) -> ParsedRequest:
@@ -30,12 +31,11 @@ def parse(request: RequestView) -> ParsedRequest:
 
 def make_reader(facts: RequestFacts, head: ResponseHead) -> UsageReader:
     """Return the reader of a response."""
-    return BodyReader(report_body)
+    return JsonReader({"id": KEEP, "units": KEEP}, report_body, lambda _: report_body({}))
 
 
-def report_body(body: bytes) -> UsageReport:
-    """Return the stated units; unsettled if the body states none."""
-    response = decode_object(body) or {}
+def report_body(response: dict[str, object]) -> UsageReport:
+    """Return the stated units; unsettled if the response states none."""
     units = as_object(response.get("units"))
     faults: list[str] = []
     read, written = (read_count(units, name, faults) for name in ("read", "written"))

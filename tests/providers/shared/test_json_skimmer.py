@@ -129,6 +129,14 @@ def test_log_probabilities_are_skipped_in_linear_time() -> None:
     assert skimmer.result() == {"choices": [{"index": 0}], "usage": {"n": 1}}
 
 
+def test_steps_can_be_limited() -> None:
+    skimmer = JsonSkimmer(SHAPE)
+
+    skimmer.feed(b'{"usage":{"n":1},"x":' + b"[ {" * 30_000 + b"} ]" * 30_000 + b"}", 1000)
+
+    assert skimmer.result() is None
+
+
 def test_unfinished_body_is_freed_without_the_cycle_collector():
     # A server with thousands of cancelled requests must not wait for the collector.
     def count() -> int:

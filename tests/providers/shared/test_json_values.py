@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -76,13 +78,32 @@ def test_text_is_returned_and_anything_else_is_none(value: object, text: str | N
     assert as_text(value) == text
 
 
-@pytest.mark.parametrize(("value", "count"), [(7, 7), (0, 0), (None, 0), (10**400, 10**400)])
+@pytest.mark.parametrize("repeated", [b'[{"b":', b"[ ", b'"\\', b"x", b'"a":1,'])
+def test_broken_json_of_some_megabytes_takes_little_time(repeated: bytes) -> None:
+    data = b'{"a":' + repeated * (8_000_000 // len(repeated))
+
+    started = time.process_time()
+    value = decode_object(data)
+
+    assert value is None
+    assert time.process_time() - started < 2  # 0.03 to 0.3 s; reading each byte takes 5
+
+
+@pytest.mark.parametrize(("value", "count"), [(7, 7), (0, 0), (None, 0), (10**9, 10**9)])
 def test_a_count_is_read_and_a_missing_one_is_zero(value: object, count: int) -> None:
     faults: list[str] = []
 
     assert read_count({"input_tokens": value}, "input_tokens", faults) == count
     assert read_count({}, "input_tokens", faults) == 0
     assert faults == []
+
+
+@pytest.mark.parametrize("count", [10**9 + 1, 2**63, 10**19, 10**300])
+def test_count_that_no_response_has_is_a_fault(count: int) -> None:
+    faults: list[str] = []
+
+    assert read_count({"input_tokens": count}, "input_tokens", faults) == 0
+    assert faults == ["usage.input_tokens is above 1000000000, not a count"]
 
 
 @pytest.mark.parametrize("value", [-1, 1.5, True, "7", [7], {}])

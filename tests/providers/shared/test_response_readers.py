@@ -9,16 +9,35 @@ from tests.providers.reading import read, read_three_ways
 from tornado_proxy.domain.request import RequestFacts
 from tornado_proxy.domain.usage import Basis, UsageReport
 from tornado_proxy.providers.contract import ResponseHead, UsageReader
-from tornado_proxy.providers.shared.body_reader import BodyReader
 from tornado_proxy.providers.shared.json_skimmer import COUNT, KEEP
 from tornado_proxy.providers.shared.response_readers import JsonReader, begins_like_stream, choose_edit, choose_reader
 
 STREAM, WHOLE = RequestFacts(stream=True), RequestFacts()
 
 
+class NamedReader:
+    """A reader that shows its kind and the bytes that it has read."""
+
+    object_id: str | None = None
+
+    def __init__(self, kind: str) -> None:
+        self._kind, self._body = kind, b""
+
+    def feed(self, data: bytes) -> None:
+        """Keep the next bytes."""
+        self._body += data
+
+    def close(self, *, complete: bool) -> None:
+        """End the body."""
+
+    def result(self) -> UsageReport:
+        """Return a report whose usage is the kind and the body."""
+        return UsageReport(raw=f"{self._kind}: {self._body.decode()}")
+
+
 def reader(facts: RequestFacts, media_type: str) -> UsageReader:
     def make(kind: str) -> UsageReader:
-        return BodyReader(lambda body: UsageReport(raw=f"{kind}: {body.decode()}"))
+        return NamedReader(kind)
 
     return choose_reader(facts, ResponseHead(200, media_type), lambda: make("stream"), lambda: make("whole"))
 

@@ -24,6 +24,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum, auto
+from itertools import repeat
 from typing import Final
 
 from tornado_proxy.domain.units import MIB
@@ -68,6 +69,7 @@ def _passed(levels: int) -> bytes:
 #: Everything up to a bracket that opens or closes a level.  Containers of three levels are passed in one match: the
 #: log probabilities of a token are that deep, and a step of the loop for each bracket takes three times as long.
 _LEVEL = re.compile(_passed(3), re.DOTALL)
+_BRACKETS = re.compile(rb"\[++|\{++|\]++|\}++")
 _NAME = re.compile(rb'"((?:[^"\\]++|\\.)*+)"', re.DOTALL)
 _SCALAR = re.compile(rb"[^,\]}\s]*")
 _JSON_SCALAR = re.compile(rb"true|false|null|-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?")
@@ -125,11 +127,13 @@ class JsonSkimmer:
         self._state: _State = JsonSkimmer._skip_root
         self._then: _State = JsonSkimmer._read_end
 
-    def feed(self, data: bytes) -> None:
-        """Read the next bytes, split anywhere."""
+    def feed(self, data: bytes, max_steps: int | None = None) -> None:
+        """Read the next bytes, split anywhere; the rest is left unread after `max_steps` steps."""
         buffer = self._rest + data
         at = 0
-        while at < len(buffer):
+        for _ in repeat(None) if max_steps is None else repeat(None, max_steps):
+            if at == len(buffer):
+                break
             end = self._state(self, buffer, at)
             if end is None:
                 break
@@ -246,12 +250,15 @@ class JsonSkimmer:
             self._string_start = len(self._out)
             self._then, self._state = JsonSkimmer._pass_nested, JsonSkimmer._read_string
             return end + 1
-        self._copy(buffer[at : end + 1])
-        self._depth += 1 if mark in _OPENING else -1
+        # A run of the same bracket is one step: a value can be nested 100,000 levels deep.
+        run = _BRACKETS.match(buffer, end, len(buffer) if mark in _OPENING else end + self._depth)
+        assert run is not None
+        self._copy(buffer[at : run.end()])
+        self._depth += len(run[0]) if mark in _OPENING else -len(run[0])
         if self._depth == 0:
             self._copying = False
             self._state = JsonSkimmer._read_end
-        return end + 1
+        return run.end()
 
     def _read_end(self, buffer: bytes, at: int) -> int | None:
         at = _skip_space(buffer, at)

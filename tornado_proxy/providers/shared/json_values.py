@@ -12,12 +12,22 @@ from typing import Annotated, TypeVar, get_args
 
 import msgspec
 
+from tornado_proxy.domain.units import MIB
 from tornado_proxy.domain.usage import Meter, Quantity
 from tornado_proxy.providers.shared.json_skimmer import KEEP, JsonSkimmer, Shape
 from tornado_proxy.providers.shared.lenient_json import decode_leniently
 
+#: The largest count that is read.  No response uses a billion tokens, and the sums of the ledger have 64 bits, which a
+#: few records with a provider's nonsense would exceed for all others.
+MAX_COUNT = 10**9
+
 #: A count that usage states; None if it states none.
-Count = Annotated[int, msgspec.Meta(ge=0)] | None
+Count = Annotated[int, msgspec.Meta(ge=0, le=MAX_COUNT)] | None
+
+#: Steps of the reader of last resort, each of some microseconds, in which nothing else can run.
+_MAX_STEPS = 20_000
+#: Bytes of JSON that is not strictly valid and is repaired, 0.3 us for each escape; larger ones go to that reader.
+_MAX_REPAIRED_BYTES = 1 * MIB
 
 _CountsT = TypeVar("_CountsT", bound=msgspec.Struct)
 
@@ -42,7 +52,7 @@ def decode_object(data: bytes) -> dict[str, object] | None:
     """Decode a JSON object; return None for anything else, broken or empty JSON included.
 
     JSON that is not strictly valid is decoded leniently; if not even that is possible, because it is nested too deeply
-    for example, the members that metering needs are read.
+    for example, the members that metering needs are read, as far as that takes some milliseconds.
     """
     if not data:
         return None
@@ -54,11 +64,11 @@ def decode_object(data: bytes) -> dict[str, object] | None:
 
 
 def _decode_invalid(data: bytes) -> dict[str, object] | None:
-    value = decode_leniently(data)
+    value = decode_leniently(data) if len(data) <= _MAX_REPAIRED_BYTES else None
     if value is not None:
         return value if isinstance(value, dict) else None
     skimmer = JsonSkimmer(_ESSENTIAL)
-    skimmer.feed(data)
+    skimmer.feed(data, _MAX_STEPS)
     return skimmer.result()
 
 
@@ -80,7 +90,8 @@ def as_text(value: object) -> str | None:
 def read_count(usage: Mapping[str, object], name: str, faults: list[str]) -> int:
     """Return the count `usage[name]`; 0 if it is missing or null.
 
-    A value that is not a count (negative, fractional, true, text) is 0 as well and adds a sentence to `faults`.
+    A value that is not a count (negative, fractional, true, text, above MAX_COUNT) is 0 as well and adds a sentence to
+    `faults`.
     """
     value = usage.get(name)
     if value is None:
@@ -88,6 +99,9 @@ def read_count(usage: Mapping[str, object], name: str, faults: list[str]) -> int
     # bool is a subclass of int: `true` would count as 1.
     if isinstance(value, bool) or not isinstance(value, int) or value < 0:
         faults.append(f"usage.{name} is {str(value)[:40]!r}, not a count")
+        return 0
+    if value > MAX_COUNT:
+        faults.append(f"usage.{name} is above {MAX_COUNT}, not a count")
         return 0
     return value
 

@@ -18,7 +18,7 @@ from tornado_proxy.domain.request import RequestFacts
 from tornado_proxy.domain.usage import UsageReport
 from tornado_proxy.providers.contract import DeferredUsage, HttpEndpoint, ResponseEdit, ResponseHead, UsageReader
 from tornado_proxy.providers.shared.free_reader import FreeReader
-from tornado_proxy.providers.shared.json_skimmer import JsonSkimmer, Shape
+from tornado_proxy.providers.shared.json_skimmer import COUNT, JsonSkimmer, Shape
 from tornado_proxy.providers.shared.json_values import decode_object
 from tornado_proxy.providers.shared.usage_report import with_fault
 
@@ -92,7 +92,8 @@ def _wants_stream(facts: RequestFacts) -> bool:
 class JsonReader:
     """Reads a response that is one JSON object, of any size.
 
-    `shape` names the members that `read_body` uses, and the strings that count as text if it returns None.
+    `shape` names the members that `read_body` uses, and the strings that count as text if it returns None; if it names
+    none, the whole response counts.
     `estimate_body` reports a complete object without usage; without it, `report_without_usage` reports that as well.
     """
 
@@ -107,6 +108,7 @@ class JsonReader:
         estimate_body: EstimateBody | None = None,
     ) -> None:
         self._shape = shape
+        self._counts_text = _names_text(shape)
         self._read_body = read_body
         self._estimate_body = estimate_body
         self._report_without_usage = report_without_usage
@@ -141,6 +143,8 @@ class JsonReader:
 
     def _count_text(self) -> int:
         """Return the length of the response's text, at most that of the whole response."""
+        if not self._counts_text:
+            return self._response_bytes
         if self._skimmer is None and self._body.count(b"{") + self._body.count(b"[") > MAX_SKIMMED_VALUES:
             return self._response_bytes
         skimmer = self._skim() if self._skimmer is None else self._skimmer
@@ -153,6 +157,11 @@ class JsonReader:
         skimmer.feed(bytes(self._body))
         self._body = bytearray()
         return skimmer
+
+
+def _names_text(shape: Shape) -> bool:
+    """Return True if strings in `shape` count as text."""
+    return any(map(_names_text, shape.values())) if isinstance(shape, Mapping) else shape is COUNT
 
 
 class _SniffingReader:

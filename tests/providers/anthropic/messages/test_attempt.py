@@ -51,6 +51,8 @@ def refusal(category: str | None, usage: dict[str, Any], content: Iterable[Any] 
 
 def charge_json(body: dict[str, Any], at: datetime | None = None, facts: RequestFacts = FACTS) -> tuple[Decimal, Basis]:
     report = read(make_reader(facts, JSON), [json.dumps(body).encode()])
+    # One that is too large to be decoded whole has the same report.
+    assert read(make_reader(facts, JSON), [json.dumps({"text": "so on " * 12_000, **body}).encode()]) == report
     return charge(report) if at is None else charge(report, at)
 
 

@@ -31,9 +31,10 @@ from tornado_proxy.providers.contract import (
     UsageReader,
 )
 from tornado_proxy.providers.owned_objects import OwnedList, OwnedObject
-from tornado_proxy.providers.shared.body_reader import BodyReader
 from tornado_proxy.providers.shared.json_body import read_members, read_raw, read_text, split_list, split_members
+from tornado_proxy.providers.shared.json_skimmer import KEEP
 from tornado_proxy.providers.shared.json_values import decode_object
+from tornado_proxy.providers.shared.response_readers import JsonReader
 
 PATH = "/v1/messages/batches"
 
@@ -134,14 +135,16 @@ def _set_batch_tier(spend: Spend) -> Spend:
 
 def make_reader(facts: RequestFacts, head: ResponseHead) -> UsageReader:
     """Return the reader of the response to a new batch."""
-    return BodyReader(report_created)
+    return JsonReader({"id": KEEP}, _report_created, _report_without_id)
 
 
-def report_created(body: bytes) -> UsageReport:
-    """Return a pending report with the id of a new batch; unsettled if the response states none."""
-    batch_id = (decode_object(body) or {}).get("id")
-    if isinstance(batch_id, str):
-        return UsageReport(basis=Basis.PENDING, object_id=batch_id)
+def _report_created(batch: dict[str, object]) -> UsageReport | None:
+    """Return a pending report with the id of a new batch; None if the response states none."""
+    batch_id = batch.get("id")
+    return UsageReport(basis=Basis.PENDING, object_id=batch_id) if isinstance(batch_id, str) and batch_id else None
+
+
+def _report_without_id(response_bytes: int) -> UsageReport:
     return UsageReport(basis=Basis.UNSETTLED, faults=("the response states no id of the created batch",))
 
 

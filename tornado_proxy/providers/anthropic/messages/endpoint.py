@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 
 from tornado_proxy.domain.request import RequestFacts
 from tornado_proxy.domain.usage import UsageReport
@@ -12,10 +13,17 @@ from tornado_proxy.providers.anthropic.messages.stream import MessageStreamReade
 from tornado_proxy.providers.anthropic.request_members import CONTENT
 from tornado_proxy.providers.contract import HttpEndpoint, ParsedRequest, RequestView, ResponseHead, UsageReader
 from tornado_proxy.providers.shared import token_estimate
-from tornado_proxy.providers.shared.body_reader import BodyReader
 from tornado_proxy.providers.shared.json_body import read_members
-from tornado_proxy.providers.shared.json_values import decode_object
-from tornado_proxy.providers.shared.response_readers import choose_reader
+from tornado_proxy.providers.shared.json_skimmer import KEEP, Shape
+from tornado_proxy.providers.shared.response_readers import JsonReader, choose_reader
+
+_MODEL: Mapping[str, Shape] = {"model": KEEP}
+#: The members of a message that report_message() reads (report.py, attempt.py, code_execution.py).
+_MESSAGE: Mapping[str, Shape] = {
+    **dict.fromkeys(("id", "model", "usage", "stop_reason", "stop_details"), KEEP),
+    "content": {"type": KEEP, "from": _MODEL, "to": _MODEL, "trigger": {"category": KEEP}},
+    "container": {"id": KEEP},
+}
 
 
 def parse(request: RequestView) -> ParsedRequest:
@@ -35,18 +43,21 @@ def make_reader(facts: RequestFacts, head: ResponseHead) -> UsageReader:
         facts,
         head,
         lambda: MessageStreamReader(facts),
-        lambda: BodyReader(functools.partial(report_body, facts)),
+        functools.partial(_make_body_reader, facts),
     )
 
 
-def report_body(facts: RequestFacts, body: bytes) -> UsageReport:
-    """Return the usage that a message states; without any, an estimate from the lengths of request and response."""
-    # A body that broke off is not JSON, so it states no usage either.
-    message = decode_object(body) or {}
-    usage = message.get("usage")
-    if isinstance(usage, dict):
-        return report_message(message, usage, facts)
-    return estimate_message(facts, message, {}, token_estimate.estimate_tokens(len(body)))
+def _make_body_reader(facts: RequestFacts) -> JsonReader:
+    """Return the reader of a message: of the usage that it states, else an estimate from request and response."""
+
+    def report_body(message: dict[str, object]) -> UsageReport | None:
+        usage = message.get("usage")
+        return report_message(message, usage, facts) if isinstance(usage, dict) else None
+
+    def estimate_body(message: dict[str, object], response_bytes: int) -> UsageReport:
+        return estimate_message(facts, message, {}, token_estimate.estimate_tokens(response_bytes))
+
+    return JsonReader(_MESSAGE, report_body, functools.partial(estimate_body, {}), estimate_body=estimate_body)
 
 
 MESSAGE_ENDPOINTS = (HttpEndpoint("POST", "/v1/messages", parse=parse, reader=make_reader, content_members=CONTENT),)

@@ -21,6 +21,9 @@ from tornado_proxy.providers.anthropic.messages.usage import Findings, read_item
 from tornado_proxy.providers.shared import token_estimate
 from tornado_proxy.providers.shared.json_values import as_text, make_quantities
 
+#: Counts of which usage of a message states one at least.
+_COUNTS = ("input_tokens", "output_tokens", "cache_read_input_tokens", "cache_creation_input_tokens")
+
 
 def report_message(
     message: Mapping[str, object], usage: Mapping[str, object], facts: RequestFacts = NO_FACTS
@@ -34,6 +37,9 @@ def report_message(
     """
     attempt = read_attempt(message, usage, facts)
     findings = Findings()
+    if all(usage.get(name) is None for name in _COUNTS):
+        # Usage of another form, such as OpenAI's from a gateway, must not look like a message that cost nothing.
+        findings.faults.append("usage states none of the counts of a message")
     items = read_items(usage, attempt, findings)
     containers = read_container(message, facts)
     basis = _decide_basis(findings)

@@ -37,7 +37,7 @@ from tornado_proxy.providers.openai.audio.transcription_models import is_priced_
 from tornado_proxy.providers.openai.shared.media_readers import EventsReader, OpaqueReader
 from tornado_proxy.providers.openai.shared.usage_report import report_usage
 from tornado_proxy.providers.shared.json_skimmer import COUNT, KEEP, Shape
-from tornado_proxy.providers.shared.json_values import make_quantities
+from tornado_proxy.providers.shared.json_values import MAX_COUNT, make_quantities
 from tornado_proxy.providers.shared.response_readers import JsonReader, choose_reader
 from tornado_proxy.providers.shared.token_estimate import estimate_tokens
 from tornado_proxy.wire.multipart import Form, read_form
@@ -142,7 +142,7 @@ def _report_body(facts: RequestFacts, body: dict[str, object]) -> UsageReport | 
     if report is not None:
         return report
     duration = body.get("duration")
-    if isinstance(duration, bool) or not isinstance(duration, int | float) or not 0 < duration < math.inf:
+    if isinstance(duration, bool) or not isinstance(duration, int | float) or not 0 < duration <= MAX_COUNT:
         return None
     return _report_length(facts, Decimal(math.ceil(duration)), 0)
 

@@ -23,7 +23,7 @@ from tornado_proxy.providers.openai.images.svg_author import SVG, author_spend, 
 from tornado_proxy.providers.openai.responses.containers import new_container_terms, used_containers
 from tornado_proxy.providers.openai.responses.declared_tools import flatten_tools, tool_kind
 from tornado_proxy.providers.openai.shared.modal_usage import read_modal_usage
-from tornado_proxy.providers.shared.json_values import as_object, as_objects, as_text
+from tornado_proxy.providers.shared.json_values import MAX_COUNT, as_object, as_objects, as_text
 
 #: The image tool's model if neither request nor response names one (OpenAI guide, "Image generation tool").  The
 #: provider changes its default over time; its responses echo the model, and the echo counts.
@@ -143,7 +143,7 @@ def _count_web_searches(response: Mapping[str, object], items: Sequence[Mapping[
     Items are the second choice: their actions also open pages, which is free.
     """
     stated = (_tool_usage(response, "web_search") or {}).get("num_requests")
-    if isinstance(stated, int) and not isinstance(stated, bool) and stated >= 0:
+    if isinstance(stated, int) and not isinstance(stated, bool) and 0 <= stated <= MAX_COUNT:
         return stated
     calls = [item for item in items if item.get("type") == "web_search_call" and _succeeded(item)]
     return sum(as_object(call.get("action")).get("type") == "search" for call in calls)

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 
 from tornado_proxy.domain.usage import Meter, Quantity
-from tornado_proxy.providers.shared.json_values import as_object, make_quantities, read_count
+from tornado_proxy.providers.shared.json_values import MAX_COUNT, as_object, make_quantities, read_count
 
 _MODALITIES = ("text_tokens", "audio_tokens", "image_tokens")
 _INPUT_METERS = (Meter.INPUT, Meter.INPUT_AUDIO, Meter.INPUT_IMAGE)
@@ -47,6 +47,8 @@ def read_modal_usage(usage: dict[str, object], *, default_output: Meter = Meter.
     if usage.get("type") == "duration":
         return _read_duration(usage)
     faults: list[str] = []
+    if usage.get("input_tokens") is None and usage.get("output_tokens") is None:
+        faults.append("usage states neither input nor output tokens")
     total_input, total_output = read_count(usage, "input_tokens", faults), read_count(usage, "output_tokens", faults)
     # Realtime and transcription write `input_token_details`, images and speech `input_tokens_details`.
     input_details = as_object(usage.get("input_token_details")) or as_object(usage.get("input_tokens_details"))
@@ -60,7 +62,7 @@ def read_modal_usage(usage: dict[str, object], *, default_output: Meter = Meter.
 
 def _read_duration(usage: dict[str, object]) -> ModalUsage:
     seconds = usage.get("seconds")
-    if isinstance(seconds, bool) or not isinstance(seconds, int | float | Decimal) or not 0 <= seconds < math.inf:
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float | Decimal) or not 0 <= seconds <= MAX_COUNT:
         return ModalUsage(faults=(f"usage.seconds is {str(seconds)[:40]!r}, not a length in seconds",))
     # OpenAI charges whole seconds: realtime events state fractions of them, such as 2.1.
     return ModalUsage(make_quantities([(Meter.AUDIO_SECONDS, math.ceil(seconds))]))

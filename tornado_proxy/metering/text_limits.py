@@ -1,0 +1,41 @@
+"""Bounds the names in a provider's response, which records, log lines and reports show.
+
+A provider, or what answers in its place, can name a model of a megabyte.
+"""
+
+from __future__ import annotations
+
+from msgspec.structs import replace
+
+from tornado_proxy.domain.usage import Basis, UsageReport
+
+#: Characters of a model, an object id or a request id; the longest known ones have less than 100.
+MAX_NAME_CHARACTERS = 512
+
+
+def limit_names(report: UsageReport) -> UsageReport:
+    """Return `report` without names that are too long.  Pending usage of an object without its id is unsettled."""
+    names = (report.model, report.object_id, *report.objects, *(item.model for item in report.items))
+    too_long = [name for name in names if name is not None and len(name) > MAX_NAME_CHARACTERS]
+    if not too_long:
+        return report
+    object_id = _limit(report.object_id)
+    is_unnamed = report.basis is Basis.PENDING and object_id is None
+    return replace(
+        report,
+        basis=Basis.UNSETTLED if is_unnamed else report.basis,
+        model=_limit(report.model),
+        object_id=object_id,
+        objects=tuple(name for name in report.objects if len(name) <= MAX_NAME_CHARACTERS),
+        items=tuple(replace(item, model=_limit(item.model)) for item in report.items),
+        faults=(*report.faults, f"the response has a name of {len(too_long[0])} characters, which is not kept"),
+    )
+
+
+def cut_name(name: str | None) -> str | None:
+    """Return the start of a name that is only shown."""
+    return name and name[:MAX_NAME_CHARACTERS]
+
+
+def _limit(name: str | None) -> str | None:
+    return None if name is None or len(name) > MAX_NAME_CHARACTERS else name
