@@ -7,7 +7,7 @@ its lock again while its reservations are freed.
 
     lock free ── files of this machine in the ledger? ── lock free for grace_s? ──> count its records
                                                                                           │
-              slices freed, requests without a record held or freed <─────────────────────┘
+              slices freed, requests of unknown cost held or freed <──────────────────────┘
 """
 
 from __future__ import annotations
@@ -37,8 +37,9 @@ class DeadProcesses:
         self._dead_since: dict[str, float] = {}
 
     def free(self, folding: Folding, leasing: Leasing, rates: Rates) -> None:
-        """Free the slices and reservations of processes that have died; hold the requests that they lost."""
-        writers = {str(writer) for (writer,) in self._budgets.fetch_rows(_SELECT_WRITERS)} - {self._locks.writer_id}
+        """Free the slices and reservations of processes that have died; hold their requests of unknown cost."""
+        found = {str(writer) for (writer,) in self._budgets.fetch_rows(_SELECT_WRITERS)}
+        writers = (found | leasing.list_unheld_writers()) - {self._locks.writer_id}
         now = time.monotonic()
         self._dead_since = {
             writer: min(self._dead_since.get(writer, now), self._find_certain(writer))
@@ -58,7 +59,7 @@ class DeadProcesses:
             if is_dead:
                 folding.fold()
                 folding.free_orphans(writer)
-                leasing.free(writer, folding.read_kinds() if folding.hold else ())
+                leasing.free(writer, folding.read_kinds(), hold=folding.hold)
                 with self._budgets.transaction():
                     rates.free_leases({writer})
 

@@ -4,8 +4,8 @@ budget_leases      what each process has leased of each counter, and uses of it;
 leased_requests    the requests under way that have reserved from slices, if they run for longer than a second
 
 A process trims its slices two to four times a second while it has any; the part that it has not used for two seconds
-goes back.  The slices of a process that has died are freed when its records are counted; the requests that it has lost
-are held, with the bounds that their intents state.
+goes back.  The slices of a process that has died are freed when its records are counted; the requests that it has lost,
+and those whose records have no known cost, are held, with the bounds that the ledger has of them (unheld_requests.py).
 
     refused, and other processes have slices of the counter:
 
@@ -17,10 +17,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
-from tornado_proxy.budgets import ledger_records
+from tornado_proxy.budgets import ledger_records, unheld_requests
 from tornado_proxy.budgets.counters import (
     COLUMNS,
     HAS_KEY,
@@ -32,9 +33,11 @@ from tornado_proxy.budgets.counters import (
     make_keys,
     write_counter,
 )
-from tornado_proxy.budgets.ledger_records import LostRequest, RecordGroup
-from tornado_proxy.budgets.slices import LeasedRequest, Slices
+from tornado_proxy.budgets.ledger_records import RecordGroup
+from tornado_proxy.budgets.slices import Slices
+from tornado_proxy.budgets.unheld_requests import UnheldRequest
 from tornado_proxy.domain.budget import CounterKind
+from tornado_proxy.domain.cost import CostBound
 from tornado_proxy.domain.usage import Basis
 from tornado_proxy.ledger.database import Database
 from tornado_proxy.ledger.dialect import Dialect, Insert
@@ -186,12 +189,28 @@ class Leasing:
         """Return True if all other processes have answered the recall."""
         return not any(self._budgets.fetch_rows(_SELECT_UNANSWERED, (self._writer_id, *key.values)) for key in keys)
 
-    def free(self, writer: str, kinds: Collection[CounterKind]) -> None:
-        """Free the slices of a process that has died, whose records are counted; hold the requests that it lost.
+    def free(self, writer: str, kinds: Collection[CounterKind], *, hold: bool) -> None:
+        """Free the slices of a process that has died, whose records are counted; hold its requests of unknown cost.
 
-        `kinds` are those of the counters that hold the bounds of lost requests; none if nothing is held.
+        `kinds` are those of the counters that hold bounds; `hold` as for sync().
         """
-        self._free(writer, ledger_records.list_lost(self._ledger, writer), kinds)
+        cursor = self._read_cursor()  # first: what others count from now on is not in the list
+        unheld = [
+            _make_holding(request, writer, kinds)
+            for request in unheld_requests.list_unheld(self._ledger, writer)
+            if hold or request.basis is Basis.PENDING
+        ]
+        self._free(writer, unheld)
+        unheld_requests.forget_bounds(self._ledger, writer, cursor)
+
+    def forget_held(self) -> None:
+        """Forget the bounds in the ledger of this process's requests that are held."""
+        if not self._slices.to_hold:
+            unheld_requests.forget_bounds(self._ledger, self._writer_id, self._slices.seen)
+
+    def list_unheld_writers(self) -> set[str]:
+        """Return the processes that may have requests to hold."""
+        return unheld_requests.list_writers(self._ledger)
 
     def read_idle(self) -> dict[CounterKey, Decimal]:
         """Return what processes have leased and not used, by counter."""
@@ -268,7 +287,8 @@ class Leasing:
             self._budgets.fetch_rows(f"{_SELECT_CURSOR} {self._row_lock}")
         figures = {key: list(lock_counter(self._budgets, self._row_lock, key)) for key in keys}
         for request_id, (request, basis) in to_hold.items():
-            for key, amount in self._hold(request_id, request, basis):
+            holding = _Holding(request_id, self._writer_id, basis, request.started_at, request.bound, request.amounts)
+            for key, amount in self._hold(holding).items():
                 figures[key][1] += amount
         granted = {key: self._lease(key, figures[key], now) for key in due}
         for key, (settled, reserved) in figures.items():
@@ -293,19 +313,18 @@ class Leasing:
             self._budgets.run(_DELETE, (self._writer_id, *key.values))
         return amount
 
-    def _hold(self, request_id: str, request: LeasedRequest, basis: Basis) -> list[tuple[CounterKey, Decimal]]:
+    def _hold(self, holding: _Holding) -> Mapping[CounterKey, Decimal]:
         """Reserve the bound of a request, which was in slices, in a row; return what its counters reserve."""
-        amounts = list(request.amounts.items())
-        bound = request.bound
-        values = (f"{bound.total:f}", f"{bound.subtotal:f}", encode_keys(tuple(request.amounts)))
-        if basis is Basis.PENDING:
+        bound, amounts = holding.bound, holding.amounts
+        values = (f"{bound.total:f}", f"{bound.subtotal:f}", encode_keys(tuple(amounts)))
+        if holding.basis is Basis.PENDING:
             # Without a row it is settled already; one with counters is of a transaction whose COMMIT has failed here.
-            if not self._budgets.fetch_rows(_SELECT_PENDING, (request_id,)):
-                return []
-            self._budgets.run(_SET_PENDING, (*values, request_id))
+            if not self._budgets.fetch_rows(_SELECT_PENDING, (holding.request_id,)):
+                return {}
+            self._budgets.run(_SET_PENDING, (*values, holding.request_id))
             return amounts
-        inserted = (request_id, self._writer_id, format_time(request.started_at), *values)
-        return amounts if self._budgets.fetch_rows(_INSERT_HELD, inserted) else []
+        inserted = (holding.request_id, holding.writer, format_time(holding.started_at), *values)
+        return amounts if self._budgets.fetch_rows(_INSERT_HELD, inserted) else {}
 
     def _show(self, shown: set[str]) -> None:
         """Write the requests under way that are not shown yet; delete those that have ended."""
@@ -325,21 +344,16 @@ class Leasing:
         self._budgets.insert(_INSERT_REQUESTS, rows)
         self._budgets.delete("leased_requests", "request_id", sorted(self._shown - shown))
 
-    def _free(self, writer: str, lost: Collection[LostRequest], kinds: Collection[CounterKind]) -> None:
-        held = {one.request_id: _list_bounds(one, kinds) for one in lost} if kinds else {}
+    def _free(self, writer: str, unheld: Iterable[_Holding]) -> None:
         with self._budgets.transaction():
             self._budgets.fetch_rows(f"{_SELECT_CURSOR} {self._row_lock}")
             changes: dict[CounterKey, Decimal] = {}
             for *key, amount, _ in self._budgets.fetch_rows(_SELECT_OF, (writer,)):
                 of = CounterKey(*key)  # type: ignore[arg-type]  # text
                 changes[of] = changes.get(of, Decimal(0)) - Decimal(str(amount))
-            for one in lost if kinds else ():
-                amounts = held[one.request_id]
-                at, keys = format_time(one.started_at), encode_keys(tuple(sorted(amounts)))
-                values = (one.request_id, writer, at, f"{one.total:f}", f"{one.subtotal:f}", keys)
-                if self._budgets.fetch_rows(_INSERT_HELD, values):
-                    for of, amount in amounts.items():
-                        changes[of] = changes.get(of, Decimal(0)) + amount
+            for holding in unheld:
+                for of, amount in self._hold(holding).items():
+                    changes[of] = changes.get(of, Decimal(0)) + amount
             for of in sorted(changes):
                 settled, reserved = lock_counter(self._budgets, self._row_lock, of)
                 write_counter(self._budgets, of, settled, reserved + changes[of])
@@ -347,10 +361,23 @@ class Leasing:
                 self._budgets.run(sql, (writer,))
 
 
-def _list_bounds(lost: LostRequest, kinds: Iterable[CounterKind]) -> Mapping[CounterKey, Decimal]:
-    """Return the amounts that the counters of a lost request hold."""
-    return {
-        key: kind.amount.choose(lost.total, lost.subtotal)
+@dataclass(frozen=True, slots=True)
+class _Holding:
+    """A request of unknown cost of a process, and the amounts that its counters are to reserve."""
+
+    request_id: str
+    writer: str
+    basis: Basis
+    started_at: datetime
+    bound: CostBound
+    amounts: Mapping[CounterKey, Decimal]
+
+
+def _make_holding(request: UnheldRequest, writer: str, kinds: Iterable[CounterKind]) -> _Holding:
+    amounts = {
+        key: kind.amount.choose(request.total, request.subtotal)
         for kind in kinds
-        for key in make_keys(kind, lost.spender, lost.started_at)
+        for key in make_keys(kind, request.spender, request.started_at)
     }
+    bound = CostBound(request.total, request.subtotal)
+    return _Holding(request.request_id, writer, request.basis, request.started_at, bound, dict(sorted(amounts.items())))

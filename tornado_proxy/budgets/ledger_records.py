@@ -57,8 +57,8 @@ _COLUMNS = (
 )
 _NAMES = quote_names(_COLUMNS)
 #: The columns of a spender in the order of make_spender().
-_SPENDER_COLUMNS = _COLUMNS[6:]
-_SPENDER_NAMES = quote_names(_SPENDER_COLUMNS)
+SPENDER_COLUMNS = _COLUMNS[6:]
+_SPENDER_NAMES = quote_names(SPENDER_COLUMNS)
 # One row for many records: each row releases the interpreter's lock and waits for it again, which costs the event loop
 # more than the query.  `?` are the lengths of the times that records of one group share.
 _SELECT_GROUPS = (
@@ -69,7 +69,7 @@ _SELECT_GROUPS = (
     f"WHERE seq > ? AND seq <= ? ORDER BY seq LIMIT {MAX_ROWS}) r GROUP BY basis, began, ended, {_SPENDER_NAMES}"
 )
 _SELECT_SPENDS = (
-    f"SELECT seq, total, subtotal, substr(started_at, 1, 13), {quote_names(_SPENDER_COLUMNS)} FROM records "  # noqa: S608
+    f"SELECT seq, total, subtotal, substr(started_at, 1, 13), {quote_names(SPENDER_COLUMNS)} FROM records "  # noqa: S608
     f"WHERE seq > ? AND seq <= ? AND started_at >= ? ORDER BY seq LIMIT {_MAX_SPENDS}"
 )
 _SELECT_SUBJECTS = (
@@ -82,10 +82,6 @@ _SELECT_ENDED = (
     "{join}(CASE WHEN basis = 'unsettled' THEN request_id END, '\n'), "
     "{join}(CASE WHEN basis = 'pending' THEN request_id END, '\n') "
     f"FROM (SELECT seq, basis, request_id FROM records WHERE seq > ? AND seq <= ? ORDER BY seq LIMIT {_MAX_SPENDS}) r"
-)
-_SELECT_LOST = (
-    f"SELECT request_id, started_at, bound_total, bound_subtotal, {quote_names(_SPENDER_COLUMNS)} "  # noqa: S608
-    "FROM intents WHERE writer = ? AND bound_total IS NOT NULL"
 )
 _SELECT_PENDING = (
     "SELECT request_id FROM records r WHERE basis = 'pending' AND seq <= ? "
@@ -167,17 +163,6 @@ class SeqWindow:
     last_seq: int
     begin: str
     end: str
-
-
-@dataclass(frozen=True, slots=True)
-class LostRequest:
-    """A request of a process that has died, with the most that it can have cost."""
-
-    request_id: str
-    started_at: datetime
-    total: Decimal
-    subtotal: Decimal
-    spender: Spender
 
 
 def read_after(
@@ -263,12 +248,12 @@ def read_subjects(
     if first is None:
         return
     sql = _SELECT_SUBJECTS.format(column=column, condition=condition, join=dialect.join_texts)
-    index = _SPENDER_COLUMNS.index(column)
+    index = SPENDER_COLUMNS.index(column)
     at = datetime.fromisoformat(window.begin)
     for after in range(max(window.after, int(str(first)) - 1), window.last_seq, _MAX_SUMMED):
         last_seq = min(after + _MAX_SUMMED, window.last_seq)
         for project, value, totals, subtotals in ledger.fetch_rows(sql, (after, last_seq, window.begin, window.end)):
-            values = [project, *[None] * (len(_SPENDER_COLUMNS) - 1)]
+            values = [project, *[None] * (len(SPENDER_COLUMNS) - 1)]
             values[index] = value
             yield SpendGroup(at, make_spender(tuple(values)), _sum_texts(totals), _sum_texts(subtotals))
 
@@ -306,20 +291,6 @@ def read_ended(ledger: Database, dialect: Dialect, after: int, last_seq: int) ->
             return
         after = int(str(last))
         yield EndedRequests(*(str(some).split("\n") if some else () for some in ids))
-
-
-def list_lost(ledger: Database, writer: str) -> list[LostRequest]:
-    """Return the requests of a process that has died which have no record, and a bound."""
-    return [
-        LostRequest(
-            str(request_id),
-            datetime.fromisoformat(str(started_at)),
-            Decimal(str(total)),
-            Decimal(str(subtotal)),
-            make_spender(tuple(spender)),
-        )
-        for request_id, started_at, total, subtotal, *spender in ledger.fetch_rows(_SELECT_LOST, (writer,))
-    ]
 
 
 def list_pending(ledger: Database, last_seq: int) -> list[str]:

@@ -77,6 +77,7 @@ class Schedule:
             store.folding.forget_ended(at - _ENDED_KEPT)
             store.folding.check_warnings(at)
             store.free_streams()
+            store.leasing.forget_held()
             self._cleanup_at = now + _CLEANUP_S
 
     def _sync(self, store: BudgetStore, now: float) -> None:

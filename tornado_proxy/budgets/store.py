@@ -275,6 +275,7 @@ class BudgetStore:
         self._slices.return_idle(list(self._slices.slices))
         self._slices.rates.return_idle(list(self._slices.rates.slices))
         self.sync_leases()
+        self.leasing.forget_held()
 
     def free_dead(self) -> None:
         """Free the slices and reservations of processes that have died."""

@@ -172,6 +172,9 @@ SETTLED_COLUMNS = (
     "faults",
 )
 
+#: The columns of a bound that the budgets do not hold yet.
+UNHELD_COLUMNS = ("request_id", "writer", "bound_total", "bound_subtotal")
+
 #: The columns of a provider's object.
 OBJECT_COLUMNS = (
     "provider",

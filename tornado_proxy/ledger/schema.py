@@ -15,6 +15,7 @@ cursors       how far each reader of the changes has come
 containers    the life of each container that ran code, and the seconds of it that requests were charged for
 allowances    the free container time that an account has used in a month
 pruned_requests  the ids of records that were pruned
+unheld_bounds the most that a request whose record has no known cost can have cost, until the budgets hold it
 meta          schema version
 """
 
@@ -31,6 +32,7 @@ from tornado_proxy.ledger.columns import (
     OBJECT_COLUMNS,
     RECORD_COLUMNS,
     SETTLED_COLUMNS,
+    UNHELD_COLUMNS,
 )
 from tornado_proxy.ledger.container_rows import ALLOWANCE_COLUMNS, CONTAINER_COLUMNS
 from tornado_proxy.ledger.database import Backend, Database, StoreError
@@ -48,6 +50,7 @@ INSERT_SETTLEMENTS = Insert("settlements", ("request_id", *SETTLED_COLUMNS, "set
 INSERT_GIVEN_UP = Insert("given_up", ("request_id", *SETTLED_COLUMNS, "settled_at"), "request_id")
 INSERT_CONTAINERS = Insert("containers", CONTAINER_COLUMNS, "provider, container_id")
 INSERT_ALLOWANCES = Insert("allowances", ALLOWANCE_COLUMNS, "provider, account, month")
+INSERT_UNHELD_BOUNDS = Insert("unheld_bounds", UNHELD_COLUMNS, "request_id")
 INSERT_OBJECTS = Insert("objects", OBJECT_COLUMNS, "provider, object_id")
 
 SET_META = "INSERT INTO meta (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value"
@@ -174,6 +177,7 @@ CREATE TABLE objects (
 ) {sql.keyed_table_end};
 {_create_containers(sql)}
 {_create_allowances(sql)}
+{_create_unheld_bounds(sql)}
 {_create_changes(sql)}
 {create_rollups(sql)}
 {create_attribute_sums(sql)}
@@ -222,6 +226,15 @@ def _create_allowances(sql: Dialect) -> str:
 CREATE TABLE allowances (
     {_describe_columns(ALLOWANCE_COLUMNS, sql)},
     PRIMARY KEY (provider, account, month)
+) {sql.keyed_table_end};
+"""
+
+
+def _create_unheld_bounds(sql: Dialect) -> str:
+    return f"""
+CREATE TABLE unheld_bounds (
+    request_id {sql.text} PRIMARY KEY,
+    {_describe_columns(UNHELD_COLUMNS[1:], sql)}
 ) {sql.keyed_table_end};
 """
 
@@ -288,6 +301,7 @@ def _add_tables(existing: Container[str], dialect: Dialect) -> str:
     tables: dict[str, Callable[[], str]] = {
         "given_up": lambda: _create_settlements("given_up", dialect) + dialect.guards,
         "containers": lambda: _create_containers(dialect) + _create_allowances(dialect),
+        "unheld_bounds": lambda: _create_unheld_bounds(dialect),
         # Triggers first: PostgreSQL then waits for the transactions that write the tables.
         "changes": lambda: _create_changes(dialect) + dialect.change_triggers + _COPY_CHANGES,
         "rollups": lambda: create_rollups(dialect),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from itertools import islice
@@ -16,9 +16,11 @@ from msgspec.structs import astuple
 
 from tornado_proxy.domain.identity import KeyId
 from tornado_proxy.domain.record import ObjectOwner, PendingRequest
+from tornado_proxy.domain.usage import Basis
 from tornado_proxy.ledger.columns import RECORD_COLUMNS, SETTLED_COLUMNS, IntentRow, RecordRow, SettlementRow
 from tornado_proxy.ledger.database import Backend, Database, StoreError
 from tornado_proxy.ledger.deferred_facts import read_deferred_facts
+from tornado_proxy.ledger.dialect import Values
 from tornado_proxy.ledger.pruned_requests import is_pruned
 from tornado_proxy.ledger.rollups import roll_up
 from tornado_proxy.ledger.rows import format_time, list_objects, make_storable_row, read_object_owner
@@ -28,6 +30,7 @@ from tornado_proxy.ledger.schema import (
     INSERT_OBJECTS,
     INSERT_RECORDS,
     INSERT_SETTLEMENTS,
+    INSERT_UNHELD_BOUNDS,
     SET_META,
     prepare,
 )
@@ -42,6 +45,9 @@ _log = logging.getLogger(__name__)
 # In C: a generator over 42 columns is several times slower.
 _record_values = itemgetter(*map(RecordRow.__struct_fields__.index, RECORD_COLUMNS))
 _settlement_values = attrgetter("request_id", *SETTLED_COLUMNS, "settled_at")
+
+#: The bases of records whose requests can still cost their bounds.
+_UNKNOWN_COSTS = frozenset({Basis.UNSETTLED.value, Basis.PENDING.value})
 
 _SELECT_OWNER = (
     "SELECT project_id, provider_key, key_fingerprint, key_owner FROM objects WHERE provider = ? AND object_id = ?"
@@ -173,8 +179,10 @@ class Store:
             db.insert(INSERT_INTENTS, [(*astuple(row), writer) for row in batch.intents])
             rows = [_record_values(astuple(row)) for row in records]
             seqs = db.insert(INSERT_RECORDS, rows)
+            objects, unheld = _list_additions(records, writer)
             inserts = (
-                (INSERT_OBJECTS, [values for row in records for values in list_objects(row)]),
+                (INSERT_OBJECTS, objects),
+                (INSERT_UNHELD_BOUNDS, unheld),
                 (INSERT_SETTLEMENTS, [_settlement_values(row) for row in settlements]),
                 (INSERT_GIVEN_UP, [_settlement_values(row) for row in batch.settlements if not row.final]),
             )
@@ -299,3 +307,15 @@ class Store:
 
     def _run(self, sql: str, values: Sequence[object]) -> None:
         self._open_db.run(sql, values)
+
+
+def _list_additions(records: Iterable[RecordRow], writer: str) -> tuple[list[Values], list[Values]]:
+    """Return the rows of the objects of records, and those of the bounds of records without a known cost."""
+    objects: list[Values] = []
+    unheld: list[Values] = []
+    for row in records:
+        if row.objects:
+            objects += list_objects(row)
+        if row.bound_total is not None and row.basis in _UNKNOWN_COSTS:
+            unheld.append((row.request_id, writer, row.bound_total, row.bound_subtotal))
+    return objects, unheld
