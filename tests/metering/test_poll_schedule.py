@@ -33,6 +33,23 @@ def test_requests_are_taken_in_the_order_of_their_due_times() -> None:
     assert take(schedule, 5) == []
 
 
+def test_request_is_polled_at_once_and_after_short_waits_when_it_is_restarted() -> None:
+    schedule = PollSchedule()
+    add(schedule, *(f"resp_{number}" for number in range(20)))
+    polls = take(schedule, 0)
+    for poll in polls:
+        poll.wait_s = 300.0
+        schedule.finish(poll, 0, 0, 300)
+        schedule.restart(poll.request.request_id)
+    schedule.remove(polls[0])
+    schedule.restart(polls[0].request.request_id)
+
+    restarted = take(schedule, 10)
+
+    assert [(poll.request.object_id, poll.wait_s) for poll in restarted[:2]] == [("resp_1", 1.0), ("resp_2", 1.0)]
+    assert len(restarted) == 7 + 8  # of those that were polled before, and of the others
+
+
 def test_wait_grows_to_its_limit() -> None:
     schedule = PollSchedule()
     add(schedule, "a")

@@ -175,7 +175,7 @@ class DeferredSettlement:
             while True:
                 with contextlib.suppress(LedgerUnavailable):
                     await self._read_pending()
-                self._stopped_work.restart(self._schedule)
+                await self._stopped_work.restart(self._schedule)
                 self._start_polls()
                 metrics.set_pending(self._schedule.counts)
                 with contextlib.suppress(TimeoutError):

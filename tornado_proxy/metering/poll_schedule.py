@@ -14,7 +14,7 @@ from __future__ import annotations
 import heapq
 import itertools
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -126,12 +126,16 @@ class PollSchedule:
             self._requested.setdefault(poll.request.provider, {})[poll] = None
         return poll is not None
 
-    def restart(self, covers: Callable[[PendingRequest], bool]) -> None:
-        """Poll at once those requests that `covers` selects, and then again after short waits."""
-        for poll in self._polls.values():
-            if covers(poll.request):
-                poll.wait_s = MIN_WAIT_S
-                self._requested.setdefault(poll.request.provider, {})[poll] = None
+    def list_requests(self) -> list[PendingRequest]:
+        """Return the requests that are polled."""
+        return [poll.request for poll in self._polls.values()]
+
+    def restart(self, request_id: str) -> None:
+        """Poll a request at once, and then again after short waits; no effect on one that is settled."""
+        poll = self._polls.get(request_id)
+        if poll is not None:
+            poll.wait_s = MIN_WAIT_S
+            self._requested.setdefault(poll.request.provider, {})[poll] = None
 
     def take(self, now: float) -> Iterator[Poll]:
         """Yield the polls to start now: first those that clients requested, then by due time."""
