@@ -314,6 +314,17 @@ def test_second_end_changes_no_usage_and_no_price(tariff: Tariff) -> None:
 KEY = KeyId("main", "0123456789ab")
 
 
+def test_clock_that_is_set_back_makes_no_negative_duration(tariff: Tariff) -> None:
+    before = START - timedelta(hours=1)
+    ahead = RequestEnd(Outcome.COMPLETED, 200, before, before, "up_1")
+    meter = RequestMeter(INTENT, CHAT, FACTS, tariff)
+
+    record = meter_response(meter, RESPONSE, ending=ahead)
+    later = meter.close(structs.replace(ahead, outcome=Outcome.CLIENT_CLOSED))
+
+    assert (record.first_byte_at, record.ended_at, later.ended_at) == (START, START, START)
+
+
 def test_pending_record_names_the_key_and_the_output_that_has_passed(tariff: Tariff) -> None:
     responses = RouteTable(PROVIDERS).find_http_endpoint("openai", "POST", "/v1/responses")
     assert responses is not None

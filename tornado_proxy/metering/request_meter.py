@@ -211,6 +211,7 @@ def rated_record(
     intent: RequestIntent, report: UsageReport, facts: RequestFacts, tariff: Tariff, end: RequestEnd
 ) -> RequestRecord:
     """Return the record of a request with the usage in `report`.  Never raises: usage without a price is kept."""
+    end = _not_before(end, intent.started_at)
     charge = _charge(intent, limit_names(report), facts, tariff)
     report, cost = charge.report, charge.cost
     basis = _UNSETTLED if cost.faults else report.basis
@@ -258,7 +259,16 @@ def _with_end(record: RequestRecord, end: RequestEnd) -> RequestRecord:
     faults = record.faults
     if end.broken_by and end.broken_by not in faults:
         faults = (end.broken_by, *faults)
+    end = _not_before(end, record.intent.started_at)
     return structs.replace(record, status=end.status, outcome=end.outcome, ended_at=end.at, faults=faults)
+
+
+def _not_before(end: RequestEnd, started_at: datetime) -> RequestEnd:
+    """Return `end` with times from `started_at` on: the machine's clock can be set back while a request runs."""
+    if end.at >= started_at and (end.first_byte_at is None or end.first_byte_at >= started_at):
+        return end
+    first_byte_at = end.first_byte_at and max(end.first_byte_at, started_at)
+    return structs.replace(end, at=max(end.at, started_at), first_byte_at=first_byte_at)
 
 
 def _charge(intent: RequestIntent, report: UsageReport, facts: RequestFacts, tariff: Tariff) -> Charge:
