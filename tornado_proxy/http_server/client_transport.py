@@ -83,6 +83,8 @@ class ClientTransport:
             self._transport.write(data)
             if self._transport.is_closing():  # the write has failed
                 self._close_for_writes()
+            elif not self._drained.cancelled():
+                return self._drained
         return self.drained
 
     def pause_reading(self) -> None:

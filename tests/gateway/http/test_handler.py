@@ -91,7 +91,7 @@ class Request:
 
     async def arrive(self, *chunks: bytes) -> None:
         """Let the head and the body arrive, and serve the request."""
-        waiting = self.handler.prepare()
+        waiting = self.handler.headers_received()
         if waiting is not None:
             await waiting
         for chunk in chunks:
@@ -191,7 +191,7 @@ def test_client_that_waits_for_100_continue_is_rejected_before_its_body(
 ) -> None:
     async def run() -> bytes:
         request = Request(gateway, token="not-a-token", headers={"Expect": expect})
-        waiting = request.handler.prepare()
+        waiting = request.handler.headers_received()
         if waiting is not None:
             await waiting
         return request.stream.written
@@ -213,7 +213,7 @@ def test_body_above_the_bytes_that_may_arrive_is_rejected_and_dropped_at_once() 
 
     async def run() -> Request:
         request = Request(gateway)
-        request.handler.prepare()
+        request.handler.headers_received()
         request.handler.data_received(b"a" * MIB)
         assert len(list(gateway.capacity)) == 1
         request.handler.data_received(b"b")
@@ -232,7 +232,7 @@ def test_body_is_collected_and_sent_without_a_second_copy(gateway: Gateway) -> N
 
     async def run() -> int:
         request = Request(gateway, [OK, RESPONSE])
-        request.handler.prepare()
+        request.handler.headers_received()
         request.handler.data_received(BODY)
         tracemalloc.start()
         try:
@@ -291,7 +291,7 @@ def test_rejected_body_without_end_is_cut(gateway: Gateway, monkeypatch: pytest.
 
     async def run() -> list[bool]:
         request = Request(gateway, token="not-a-token")
-        request.handler.prepare()
+        request.handler.headers_received()
         closed = []
         for _ in range(2):
             request.handler.data_received(b"x" * 10)
@@ -304,7 +304,7 @@ def test_rejected_body_without_end_is_cut(gateway: Gateway, monkeypatch: pytest.
 def test_arriving_request_counts_until_its_client_leaves(gateway: Gateway) -> None:
     async def run() -> None:
         request = Request(gateway)
-        request.handler.prepare()
+        request.handler.headers_received()
         assert list(gateway.capacity) == [request.handler]
         gateway.capacity.begin_drain()
         assert not request.stream.is_closing()
@@ -317,7 +317,7 @@ def test_arriving_request_counts_until_its_client_leaves(gateway: Gateway) -> No
 def test_request_that_has_not_arrived_at_the_end_of_a_shutdown_is_cut(gateway: Gateway) -> None:
     async def run() -> bool:
         request = Request(gateway)
-        request.handler.prepare()
+        request.handler.headers_received()
         for arriving in gateway.capacity:
             arriving.end(Outcome.SHUTDOWN)
         return request.stream.is_closing()
@@ -329,7 +329,7 @@ def test_request_that_has_not_arrived_at_the_end_of_a_shutdown_is_cut(gateway: G
 def test_request_whose_body_stalls_is_rejected(gateway: Gateway, token: str | None, status: int) -> None:
     async def run() -> Request:
         request = Request(gateway, **({} if token is None else {"token": token}))
-        request.handler.prepare()
+        request.handler.headers_received()
         request.handler.on_body_timeout()
         await asyncio.sleep(0)
         await asyncio.sleep(0)
@@ -390,7 +390,7 @@ def test_client_that_left_before_its_request_was_admitted_costs_nothing(
 def test_request_behind_a_closed_connection_is_not_served(gateway: Gateway) -> None:
     async def run() -> None:
         request = Request(gateway, [OK, RESPONSE])
-        request.handler.prepare()
+        request.handler.headers_received()
         request.handler.data_received(BODY)
         request.handler.cut()
         await request.handler.serve()

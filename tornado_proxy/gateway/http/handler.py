@@ -85,20 +85,13 @@ class ProxyHandler:
     # The request arrives (http_server/exchange.py).
 
     def headers_received(self) -> Awaitable[None] | None:
-        """Called when the headers are complete; return an awaitable that delays the body."""
+        """Called when the headers are complete: authenticate the request; return an awaitable that delays the body.
+
+        A rejection is sent after the body has arrived.  A client that waits for 100-continue gets it at once and need
+        not send the body (RFC 9110 10.1.1).
+        """
         if not self._is_complete:
             self._body_timeouts.begin(self)
-        try:
-            return self.prepare()
-        except Exception as error:  # noqa: BLE001  # otherwise the connection closes without a response
-            self.fail(error)
-            return None
-
-    def prepare(self) -> Awaitable[None] | None:
-        """Authenticate the request by its head.  A rejection is sent after the body has arrived.
-
-        A client that waits for 100-continue gets the rejection at once and need not send the body (RFC 9110 10.1.1).
-        """
         try:
             identified = self.services.admission.authenticate(self.services.snapshots.current, self._request)
             if not isinstance(identified, RequestContext):
@@ -106,6 +99,8 @@ class ProxyHandler:
             self._accept(identified)
         except RequestError as error:
             return self._refuse(error)
+        except Exception as error:  # noqa: BLE001  # otherwise the connection closes without a response
+            self.fail(error)
         return None
 
     async def _accept_later(self, identified: Awaitable[RequestContext[HttpEndpoint]]) -> None:
@@ -247,7 +242,7 @@ class ProxyHandler:
         if self._rejection is not None:
             await self._reject(self._rejection)
             return None
-        assert self._context is not None, "prepare() sets it, or a rejection"
+        assert self._context is not None, "headers_received() sets it, or a rejection"
         try:
             return await self._admit(self._context)
         except RequestError as error:

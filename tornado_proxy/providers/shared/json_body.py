@@ -240,7 +240,7 @@ def may_need_walk(body: bytes, rules: MemberRules) -> bool:
 
     Inside JSON text quotation marks are escaped, so `"name"` in the bytes is a member or a whole string value.
     """
-    texts = _list_short_texts(body)
+    texts = _list_short_texts(body) if len(body) >= MIN_SPLIT_BYTES else None
     if texts is None:
         names_found = _has_names(body, rules)
     else:
@@ -262,11 +262,11 @@ def _has_names(body: bytes, rules: MemberRules) -> bool:
 
 
 def _list_short_texts(body: bytes) -> list[bytes] | None:
-    """Return the short texts between two quotation marks of a large body; None if it is small or has many marks.
+    """Return the short texts between two quotation marks of a large body; None if it has many marks.
 
     A long prompt has few.  To find a single byte takes a fortieth of the time of a search for a name.
     """
-    if len(body) < MIN_SPLIT_BYTES or _is_dense(body):
+    if _is_dense(body):
         return None
     texts: list[bytes] = []
     start = body.find(b'"')
@@ -288,7 +288,7 @@ def _is_dense(body: bytes) -> bool:
 
 def find_strings(body: bytes, names: Iterable[bytes]) -> frozenset[bytes]:
     """Return those of `names` that are in `body`, within quotation marks."""
-    texts = _list_short_texts(body)
+    texts = _list_short_texts(body) if len(body) >= MIN_SPLIT_BYTES else None
     if texts is None:
         return frozenset([name for name in names if body.find(b'"%b"' % name) >= 0])
     return frozenset(names).intersection(texts)

@@ -30,7 +30,7 @@ class Payload:
     read_at = 0.0
 
     def __init__(self, *pieces: bytes | memoryview) -> None:
-        self._pieces: tuple[memoryview, ...] = tuple([memoryview(piece) for piece in pieces])
+        self._pieces: tuple[memoryview, ...] = tuple(map(memoryview, pieces))
         self._position = 0
         self.size = sum(map(len, self._pieces))
         #: Called once when the bytes have been dropped.
