@@ -80,6 +80,8 @@ class LineOutput:
         self._queue: deque[str] = deque()
         self._dropped = 0
         self._has_lines = threading.Event()
+        #: True from a line on until the thread has found no more.  The event's own methods are calls with a lock.
+        self._is_awake = False
         self._stopping = False
         # A daemon: a pipe that hangs must not keep the process from exiting.
         self._thread = threading.Thread(target=self._run, name="log", daemon=True)
@@ -91,8 +93,8 @@ class LineOutput:
             self._dropped += 1
             return
         self._queue.append(line)
-        # is_set() takes no lock; set() does, and most lines find the event set.
-        if not self._has_lines.is_set():
+        if not self._is_awake:
+            self._is_awake = True
             self._has_lines.set()
 
     def reopen(self) -> None:
@@ -113,6 +115,7 @@ class LineOutput:
             if not (self._queue or self._dropped):
                 # Clear before the last write: a line that is queued during it sets the event again.
                 self._has_lines.clear()
+                self._is_awake = False
             self._write_queued()
         self._write_queued()
 

@@ -137,9 +137,9 @@ def parse_response_head(lines: list[bytes]) -> UpstreamResponseHead | None:
     if not lines:
         return None
     # Split at line feeds only: str.splitlines() also splits at U+0085, a valid byte of a Latin-1 header value.
-    text = b"".join(lines).decode("latin-1")
-    status_line, *header_lines = text.split("\n")
-    if "\n " in text or "\n\t" in text:
+    status_line, *header_lines = b"".join(lines).decode("latin-1").rstrip().split("\n")
+    # A line that begins with a blank sorts before all names: to search the whole text for one takes twice as long.
+    if header_lines and min(header_lines) < "!":
         header_lines = _unfold(header_lines)
     parts = status_line.strip().split(" ", 2)
     # RFC 9110 section 15: three digits, 100 to 599.

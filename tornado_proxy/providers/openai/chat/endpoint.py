@@ -113,7 +113,8 @@ def parse(request: RequestView) -> ParsedRequest:
     terms = Terms(read_text(members, "service_tier"), cache_ttl=cache_ttl)
     searches = "web_search_options" in members or _SEARCH_MODEL.search(model) is not None
     media = find_strings(body, _MEDIA_PARTS)
-    meters = _list_meters(members, media, searches=searches)
+    is_plain = not (searches or media or "modalities" in members)
+    meters = _TEXT_METERS if is_plain else _list_meters(members, media, searches=searches)
     # A search adds what it has found to the prompt, and no other tool runs at the provider.
     text_only = not (searches or media or has_escaped_letters(body))
     facts = RequestFacts(
@@ -145,7 +146,7 @@ def _list_meters(members: Mapping[str, Any], media: Collection[bytes], *, search
         meters.add(Meter.INPUT_AUDIO)
     if searches:
         meters.add(Meter.WEB_SEARCHES)
-    return _TEXT_METERS | meters if meters else _TEXT_METERS
+    return _TEXT_METERS | meters
 
 
 def _count_prompt_bytes(body: bytes, options: bytes) -> int:
