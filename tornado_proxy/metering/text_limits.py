@@ -5,6 +5,8 @@ A provider, or what answers in its place, can name a model of a megabyte.
 
 from __future__ import annotations
 
+from operator import attrgetter
+
 from msgspec.structs import replace
 
 from tornado_proxy.domain.usage import Basis, UsageReport
@@ -12,12 +14,14 @@ from tornado_proxy.domain.usage import Basis, UsageReport
 #: Characters of a model, an object id or a request id; the longest known ones have less than 100.
 MAX_NAME_CHARACTERS = 512
 
+_get_model = attrgetter("model")
+
 
 def limit_names(report: UsageReport) -> UsageReport:
     """Return `report` without names that are too long.  Pending usage of an object without its id is unsettled."""
-    names = (report.model, report.object_id, *report.objects, *(item.model for item in report.items))
-    too_long = [name for name in names if name is not None and len(name) > MAX_NAME_CHARACTERS]
-    if not too_long:
+    names = filter(None, (report.model, report.object_id, *report.objects, *map(_get_model, report.items)))
+    longest = max(map(len, names), default=0)
+    if longest <= MAX_NAME_CHARACTERS:
         return report
     object_id = _limit(report.object_id)
     is_unnamed = report.basis is Basis.PENDING and object_id is None
@@ -28,7 +32,7 @@ def limit_names(report: UsageReport) -> UsageReport:
         object_id=object_id,
         objects=tuple(name for name in report.objects if len(name) <= MAX_NAME_CHARACTERS),
         items=tuple(replace(item, model=_limit(item.model)) for item in report.items),
-        faults=(*report.faults, f"the response has a name of {len(too_long[0])} characters, which is not kept"),
+        faults=(*report.faults, f"the response has a name of {longest} characters, which is not kept"),
     )
 
 

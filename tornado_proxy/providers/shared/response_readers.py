@@ -108,7 +108,6 @@ class JsonReader:
         estimate_body: EstimateBody | None = None,
     ) -> None:
         self._shape = shape
-        self._counts_text = _names_text(shape)
         self._read_body = read_body
         self._estimate_body = estimate_body
         self._report_without_usage = report_without_usage
@@ -143,7 +142,7 @@ class JsonReader:
 
     def _count_text(self) -> int:
         """Return the length of the response's text, at most that of the whole response."""
-        if not self._counts_text:
+        if not _names_text(self._shape):
             return self._response_bytes
         if self._skimmer is None and self._body.count(b"{") + self._body.count(b"[") > MAX_SKIMMED_VALUES:
             return self._response_bytes
