@@ -168,13 +168,14 @@ class BudgetKeeper:
 
     def take(self, reservation: Reservation) -> bool:
         """Reserve the most that a request can cost from slices; return False if reserve() must decide."""
-        request_id, claims = reservation.request_id, reservation.claims
-        if claims and not self._slices.rates.take(request_id, claims):
+        slices = self._slices
+        if not reservation.claims:
+            return slices.take(reservation)
+        if not slices.rates.take(reservation.request_id, reservation.claims):
             return False
-        if not reservation.budgeted.budgets or self._slices.take(reservation):
+        if not reservation.budgeted.budgets or slices.take(reservation):
             return True
-        if claims:
-            self._slices.rates.end(request_id, NOTHING_USED)
+        slices.rates.end(reservation.request_id, NOTHING_USED)
         return False
 
     async def reserve(self, reservation: Reservation) -> Refusal | None:

@@ -28,6 +28,7 @@ from tornado_proxy.domain.cost import CostBound
 from tornado_proxy.domain.usage import Basis
 
 _ZERO = Decimal(0)
+_NO_BOUND = CostBound()
 
 #: The part of a counter's rest that a process leases at most: a tenth.
 _SHARE = 10
@@ -69,7 +70,7 @@ class Slice:
         bound: The largest bound of the requests before the last sync; `asked_bound` is that of the requests since.
         asks: Requests since `asked_at` was long ago and nothing idle; `new_asks` are those since the last sync, and
             `need` those of the syncs before it, of which each counts half of the next.
-        asked_at: The time of the last request, monotonic.
+        asked_at: When a sync found the last requests, or one found too little; monotonic.
         recalled_at: When another process asked for the idle part, monotonic.
         denied_at: When nothing could be leased, monotonic.
         is_near: True if the counter has so little left that the last lease was smaller than wanted.
@@ -100,7 +101,7 @@ class Slice:
         return self.granted - self.idle
 
     def note(self, asks: int, bound: Decimal, limit: Decimal, at: float) -> None:
-        """Note requests, the largest bound of which is `bound`, and the last of which came at `at` (monotonic)."""
+        """Note requests, the largest bound of which is `bound`; `at` is monotonic."""
         # What is idle has outlasted a pause, or there was none.
         self.asks = self.asks + asks if self.idle or at - self.asked_at < _IDLE_S else asks
         self.new_asks += asks
@@ -153,24 +154,21 @@ class _Claim(msgspec.Struct, frozen=True, eq=False):
 class _SpenderClaims(msgspec.Struct, eq=False):
     """The claims of the requests of one spender with the same budgets that begin in one hour.
 
-    `asks` requests have taken, or tried to, since their slices were told; `largest` is the largest bound of them, and
-    the last one came at `asked_at` (monotonic).
+    `asks` requests have taken, or tried to, since their slices were told; `largest` is the largest bound of them.
     """
 
     begin: datetime
     end: datetime
     claims: tuple[_Claim, ...]
-    largest: CostBound
+    largest: CostBound = _NO_BOUND
     asks: int = 0
-    asked_at: float = 0.0
 
-    def note(self) -> None:
-        """Tell the slices of the requests since the last call."""
-        largest = self.largest
+    def note(self, now: float) -> None:
+        """Tell the slices of the requests since the last call; `now` is monotonic."""
         for claim in self.claims:
-            bound = largest.total if claim.is_total else largest.subtotal
-            claim.slice.note(self.asks, bound, claim.limit, self.asked_at)
-        self.asks = 0
+            bound = self.largest.total if claim.is_total else self.largest.subtotal
+            claim.slice.note(self.asks, bound, claim.limit, now)
+        self.largest, self.asks = _NO_BOUND, 0
 
 
 @dataclass(slots=True)
@@ -205,10 +203,9 @@ class Slices:
                 found = self._make_claims(reservation)
             if not found.asks:
                 self._asking.append(found)
-            if not found.asks or total > found.largest.total:
-                found.largest = bound
             found.asks += 1
-            found.asked_at = now
+            if total > found.largest.total:
+                found.largest = bound
             short = []
             for claim in found.claims:  # no comprehension, which is a call
                 if claim.limit < claim.slice.limit or claim.slice.idle < (total if claim.is_total else subtotal):
@@ -223,14 +220,14 @@ class Slices:
 
     def _note_shortage(self, short: list[_Claim], now: float) -> None:
         """Let the next sync come soon if it can lease something for a request whose claims have found too little."""
-        self._note_asks()
+        self._note_asks(now)
         if any(claim.slice.is_leasable(claim.limit, now) for claim in short):
             self.is_short = True
 
-    def _note_asks(self) -> None:
+    def _note_asks(self, now: float) -> None:
         """Tell the slices of the requests that have asked; the lock is held."""
         for found in self._asking:
-            found.note()
+            found.note(now)
         self._asking.clear()
 
     def release(self, request_id: str) -> bool:
@@ -261,7 +258,7 @@ class Slices:
     def list_due(self, now: float) -> list[CounterKey]:
         """Return the counters whose slices are to be leased, trimmed or written, in the order of locks."""
         with self.lock:
-            self._note_asks()
+            self._note_asks(now)
             self.is_near = any([one.is_near for one in self.slices.values()])
             due = []
             for key, one in list(self.slices.items()):
@@ -349,7 +346,7 @@ class Slices:
             one.claimed_by.add(key)
             claims[of] = _Claim(one, limit, budget.kind.amount is Amount.TOTAL)
         begin = reservation.at.replace(minute=0, second=0, microsecond=0)
-        made = _SpenderClaims(begin, begin + timedelta(hours=1), tuple(claims.values()), reservation.bound)
+        made = _SpenderClaims(begin, begin + timedelta(hours=1), tuple(claims.values()))
         self._claims[key] = made
         return made
 
