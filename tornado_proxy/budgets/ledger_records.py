@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from functools import lru_cache
-from itertools import islice
 from typing import Any
 
 import msgspec
@@ -18,7 +17,7 @@ from tornado_proxy.domain.budget import Amount, Spender
 from tornado_proxy.domain.usage import Basis
 from tornado_proxy.ledger.database import Database
 from tornado_proxy.ledger.dialect import Dialect, quote_names
-from tornado_proxy.ledger.writer.committed_records import CommittedBatch
+from tornado_proxy.ledger.writer.committed_records import CommittedBatch, CommittedGroup
 
 #: Records that one query returns.
 MAX_ROWS = 1000
@@ -112,7 +111,7 @@ class RecordGroup:
     Attributes:
         last_seq: The seq of the last of them.
         began: The hour, or the second, in which they began; `ended` is None or the second.
-        totals, subtotals: Their amounts.
+        total, subtotal: The sums of the records, USD.
     """
 
     last_seq: int
@@ -121,12 +120,12 @@ class RecordGroup:
     ended: datetime | None
     spender: Spender
     request_ids: Sequence[str]
-    totals: Sequence[str]
-    subtotals: Sequence[str]
+    total: Decimal
+    subtotal: Decimal
 
     def sum(self, amount: Amount) -> Decimal:
         """Return the sum of the records."""
-        return sum(map(Decimal, self.totals if amount is Amount.TOTAL else self.subtotals), Decimal(0))
+        return amount.choose(self.total, self.subtotal)
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,24 +185,29 @@ def group_committed(batches: Iterable[CommittedBatch], *, by_second: bool = Fals
     """Return the records of transactions as groups; `by_second` is that of read_after()."""
     begin, end = _SECONDS if by_second else _HOURS
     last_seq = 0
-    members: defaultdict[tuple[str, str, tuple[Any, ...]], list[tuple[Any, ...]]] = defaultdict(list)
+    members: defaultdict[tuple[str, str, tuple[Any, ...]], list[CommittedGroup]] = defaultdict(list)
     for batch in batches:
         last_seq = batch.seqs[-1]
-        for row in batch.rows:
-            members[row[3][:begin], row[4][:end], row[5:]].append(row)
-    return [
-        _make_group((last_seq, basis, began, ended, *spender, *islice(zip(*rows, strict=True), 3)))
-        for (began, ended, (basis, *spender)), rows in members.items()
-    ]
+        for group in batch.groups:
+            members[group.began[:begin], group.ended[:end], group.shared].append(group)
+    return [_join_groups((last_seq, *key), groups) for key, groups in members.items()]
+
+
+def _join_groups(key: tuple[int, str, str, tuple[Any, ...]], groups: Sequence[CommittedGroup]) -> RecordGroup:
+    last_seq, began, ended, (basis, *spender) = key
+    request_ids = [request_id for group in groups for request_id in group.request_ids]
+    total = sum((group.total for group in groups), Decimal(0))
+    subtotal = sum((group.subtotal for group in groups), Decimal(0))
+    return _make_group((last_seq, basis, began, ended, *spender, request_ids, total, subtotal))
 
 
 def _make_read_group(row: tuple[Any, ...]) -> RecordGroup:
     *values, request_ids, totals, subtotals = row
-    return _make_group((*values, request_ids.split("\n"), totals.split(" "), subtotals.split(" ")))
+    return _make_group((*values, request_ids.split("\n"), _sum_texts(totals), _sum_texts(subtotals)))
 
 
 def _make_group(values: tuple[Any, ...]) -> RecordGroup:
-    last_seq, basis, began, ended, *spender, request_ids, totals, subtotals = values
+    last_seq, basis, began, ended, *spender, request_ids, total, subtotal = values
     return RecordGroup(
         last_seq,
         Basis(basis),
@@ -211,8 +215,8 @@ def _make_group(values: tuple[Any, ...]) -> RecordGroup:
         datetime.fromisoformat(f"{ended}Z") if ended else None,
         make_spender(tuple(spender)),
         request_ids,
-        totals,
-        subtotals,
+        total,
+        subtotal,
     )
 
 

@@ -1,26 +1,24 @@
 """The records that this process has just committed: the budgets count them without reading them from the ledger.
 
 Only SQLite tells the numbers of inserted rows: it runs one transaction at a time, so those of one are consecutive.
+
+The writer thread groups them as it commits them: their rows are in the processor's cache then, and need not be kept.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Sequence
+from collections import defaultdict, deque
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from operator import itemgetter
 from typing import Any
 
 from tornado_proxy.ledger.columns import RECORD_COLUMNS
 from tornado_proxy.ledger.dialect import Values
 
-#: The columns of a record that are kept, in the order of their values.
-COLUMNS = (
-    "request_id",
-    "total",
-    "subtotal",
-    "started_at",
-    "ended_at",
+#: The columns whose values the records of a group share.
+SHARED_COLUMNS = (
     "basis",
     "project_id",
     "participant",
@@ -35,16 +33,38 @@ COLUMNS = (
 #: Transactions whose records are kept, some seconds of them.  Those before them are read from the ledger.
 MAX_BATCHES = 64
 
+#: Characters of a time up to its second.
+_SECOND = 19
+
 # In C: this is done for each record.
-_select = itemgetter(*map(RECORD_COLUMNS.index, COLUMNS))
+_select_shared = itemgetter(*map(RECORD_COLUMNS.index, SHARED_COLUMNS))
+_select_times = itemgetter(*map(RECORD_COLUMNS.index, ("started_at", "ended_at")))
+_select_own = itemgetter(*map(RECORD_COLUMNS.index, ("request_id", "total", "subtotal")))
+
+
+@dataclass(frozen=True, slots=True)
+class CommittedGroup:
+    """The records of one transaction that began in one second, ended in one, and share the values of SHARED_COLUMNS.
+
+    Attributes:
+        began, ended: The seconds, such as 2026-11-28T09:00:00.
+        total, subtotal: The sums of the records, USD.
+    """
+
+    began: str
+    ended: str
+    shared: tuple[Any, ...]
+    request_ids: Sequence[str]
+    total: Decimal
+    subtotal: Decimal
 
 
 @dataclass(frozen=True, slots=True)
 class CommittedBatch:
-    """The records of one transaction: their seqs, and the values of COLUMNS."""
+    """The records of one transaction, and their seqs."""
 
     seqs: range
-    rows: Sequence[tuple[Any, ...]]
+    groups: Sequence[CommittedGroup]
 
 
 class CommittedRecords:
@@ -58,8 +78,24 @@ class CommittedRecords:
     def add(self, seqs: range | None, rows: Sequence[Values]) -> None:
         """Keep the rows, by RECORD_COLUMNS, of a transaction that is committed, if their seqs are known."""
         if self.is_followed and seqs:
-            self._batches.append(CommittedBatch(seqs, [_select(row) for row in rows]))
+            self._batches.append(CommittedBatch(seqs, _group(rows)))
 
     def take(self) -> list[CommittedBatch]:
         """Return the batches since the last call, in the order of their seqs."""
         return [self._batches.popleft() for _ in range(len(self._batches))]
+
+
+def _group(rows: Sequence[Values]) -> list[CommittedGroup]:
+    members: defaultdict[tuple[str, str, tuple[Any, ...]], list[tuple[str, ...]]] = defaultdict(list)
+    for row in rows:
+        began, ended = _select_times(row)
+        members[began[:_SECOND], ended[:_SECOND], _select_shared(row)].append(_select_own(row))
+    return [_make_group(key, *zip(*own, strict=True)) for key, own in members.items()]
+
+
+def _make_group(
+    key: tuple[str, str, tuple[Any, ...]], request_ids: Sequence[str], totals: Iterable[str], subtotals: Iterable[str]
+) -> CommittedGroup:
+    return CommittedGroup(
+        *key, request_ids, sum(map(Decimal, totals), Decimal(0)), sum(map(Decimal, subtotals), Decimal(0))
+    )
