@@ -92,45 +92,33 @@ class CostBounds:
             facts: The facts of the request; their spends have been admitted.
             at: When the request began, aware UTC.
         """
-        if not facts.spends:
+        spends = facts.spends if facts.terms.cache_ttl is None else facts.priced_spends
+        if not spends:
             return None
-        subtotal, tokens = _ROUNDING, 0
-        for spend in facts.spends if facts.terms.cache_ttl is None else facts.priced_spends:
-            bound = self._bound_spend(tariff, spend, facts, at)
-            if bound is None:
+        subtotal, tokens, body_bytes = _ROUNDING, 0, facts.body_bytes
+        for spend in spends:
+            key = (tariff.provider, tariff.provider_region, spend, facts.work)
+            known = self._spends.get(key) or self._find_spend_facts(key, tariff, spend, facts.work)
+            if known is None:
                 return None
-            subtotal += bound[0]
-            tokens += bound[1]
-        if not facts.work.names_models:
-            usd, most = self._bound_unnamed(tariff, endpoint, facts.priced_spends[0], facts, at)
-            subtotal += usd
-            tokens += most
+            window = known.latest
+            if (
+                window is None
+                or not window.since <= at < window.until
+                or not window.min_bytes <= body_bytes <= window.max_bytes
+            ):
+                window = self._find_window(known, tariff, spend, body_bytes, at)
+            rates = window.rates
+            input_tokens = body_bytes + rates.added_tokens
+            if input_tokens > rates.max_input_tokens:  # noqa: PLR1730  # min() takes longer
+                input_tokens = rates.max_input_tokens
+            subtotal += input_tokens * rates.input_token + rates.output_usd
+            if rates.others:
+                subtotal += bound_others(rates, facts, self._caps)
+            tokens += input_tokens + rates.output_tokens
         rate = tariff.surcharge_rate
-        return CostBound(subtotal + subtotal * rate if rate else subtotal, subtotal, tokens)
-
-    def _bound_spend(
-        self, tariff: Tariff, spend: Spend, facts: RequestFacts, at: datetime
-    ) -> tuple[Decimal, int] | None:
-        """Return the most USD without surcharge, and tokens, that `spend` can cost in a request."""
-        key = (tariff.provider, tariff.provider_region, spend, facts.work)
-        known = self._spends.get(key) or self._find_spend_facts(key, tariff, spend, facts.work)
-        if known is None:
-            return None
-        tokens, window, body_bytes = known.tokens, known.latest, facts.body_bytes
-        if (
-            window is None
-            or not window.since <= at < window.until
-            or not window.min_bytes <= body_bytes <= window.max_bytes
-        ):
-            window = self._find_window(known, tariff, spend, body_bytes, at)
-        rates = window.rates
-        input_tokens = body_bytes + tokens.added_to_input
-        if input_tokens > tokens.input_tokens:  # noqa: PLR1730  # min() takes longer
-            input_tokens = tokens.input_tokens
-        usd = input_tokens * rates.input_token + rates.output_usd
-        if rates.others:
-            usd += bound_others(rates, facts, self._caps)
-        return usd, input_tokens + rates.output_tokens if rates.counts_input else rates.output_tokens
+        bound = CostBound(subtotal + subtotal * rate if rate else subtotal, subtotal, tokens)
+        return bound if facts.work.names_models else self._add_unnamed(bound, tariff, endpoint, facts, at)
 
     def _find_window(
         self, known: _SpendFacts, tariff: Tariff, spend: Spend, body_bytes: int, at: datetime
@@ -155,18 +143,22 @@ class CostBounds:
             self._spends.clear()
         return self._spends.setdefault(key, _SpendFacts(price, tokens, {}))
 
-    def _bound_unnamed(
-        self, tariff: Tariff, endpoint: str, spend: Spend, facts: RequestFacts, at: datetime
-    ) -> tuple[Decimal, int]:
-        """Return the most USD and tokens of a model that the provider chooses: the dearest that serves the endpoint."""
-        bounds = (
-            self._bound_spend(tariff, replace(spend, model=price.name), facts, at)
+    def _add_unnamed(
+        self, bound: CostBound, tariff: Tariff, endpoint: str, facts: RequestFacts, at: datetime
+    ) -> CostBound:
+        """Add a model that the provider chooses: the dearest one that serves the endpoint."""
+        spend, work = facts.spends[0], replace(facts.work, names_models=True)
+        found = [
+            self.bound(tariff, endpoint, replace(facts, spends=(replace(spend, model=price.name),), work=work), at)
             for price in self._prices.models(tariff.provider)
             if price.status in _SERVING and endpoint in price.endpoints
+        ]
+        known = [CostBound(), *(one for one in found if one is not None)]
+        return CostBound(
+            bound.total + max(one.total for one in known),
+            bound.subtotal + max(one.subtotal for one in known),
+            bound.tokens + max(one.tokens for one in known),
         )
-        known = [bound for bound in bounds if bound is not None]
-        usd = max((usd for usd, _ in known), default=Decimal(0))
-        return usd, max((tokens for _, tokens in known), default=0)
 
     def _find_dearest(
         self, tariff: Tariff, spend: Spend, price: ModelPrice, prompt_tokens: int, at: datetime

@@ -98,7 +98,7 @@ class TokenCaps(msgspec.Struct, frozen=True):
 
     Attributes:
         prompt_tokens, input_tokens: The most tokens of one prompt, and of all.
-        added_to_prompt, added_to_input: Tokens beside those of the body's text.
+        added_to_prompt, added_to_input: The tokens beside those of the body's text, of one prompt and of all.
         output_tokens: The most output tokens of all prompts.
     """
 
@@ -129,15 +129,17 @@ class SpendRates(msgspec.Struct, frozen=True):
 
     Attributes:
         input_token: USD of one token of input; `output_usd` of the most output tokens.
+        added_tokens: The tokens of input beside those of the body's text.
+        max_input_tokens: The most tokens of input, 0 if the spend has none.
         output_tokens: The most output tokens, 0 if the spend has none.
-        counts_input: True if the spend has tokens of input.
         others: Those of DearestPrices.
     """
 
     input_token: Decimal
     output_usd: Decimal
+    added_tokens: int
+    max_input_tokens: int
     output_tokens: int
-    counts_input: bool
     others: tuple[tuple[Meter, Decimal, Decimal], ...]
 
 
@@ -146,8 +148,9 @@ def find_rates(spend: Spend, prices: DearestPrices, tokens: TokenCaps) -> SpendR
     return SpendRates(
         prices.input_token,
         tokens.output_tokens * prices.output_token,
+        tokens.added_to_input,
+        0 if spend.meters.isdisjoint(INPUT_METERS) else tokens.input_tokens,
         0 if spend.meters.isdisjoint(OUTPUT_METERS) else tokens.output_tokens,
-        not spend.meters.isdisjoint(INPUT_METERS),
         prices.others,
     )
 
