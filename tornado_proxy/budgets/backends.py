@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from tornado_proxy.budgets.slices import Slices
 from tornado_proxy.budgets.store import BudgetDatabases, BudgetStore
 from tornado_proxy.domain.ledger_address import LedgerAddress
 from tornado_proxy.ledger.backends import make_backend
+from tornado_proxy.ledger.database import Database
 from tornado_proxy.ledger.writer.committed_records import CommittedRecords
 from tornado_proxy.ledger.writer.process_locks import ProcessLocks
 
@@ -29,6 +33,16 @@ def has_budgets(address: LedgerAddress) -> bool:
         return "budget_meta" in db.list_tables()
     finally:
         db.close()
+
+
+@contextlib.contextmanager
+def open_scratch() -> Iterator[Database]:
+    """Yield an empty SQLite file for what does not fit into memory; remove it at the end."""
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tornado-proxy-")))
+        db = make_backend(folder / "counters.db").connect(create=True, is_brief=True)
+        stack.callback(db.close)
+        yield db
 
 
 def open_store(
@@ -53,11 +67,15 @@ def open_store(
         LedgerUnavailable: the driver of the database is not installed.
     """
     backend = make_backend(address, fsync=fsync)
-    ledger = backend.connect(create=False)
+    # Those without slices compare, list or count anew, once.
+    ledger = backend.connect(create=False, is_brief=slices is None)
     if isinstance(address, Path):
-        budgets = make_backend(address.with_name(address.name + _FILE_SUFFIX), fsync=fsync).connect(create=True)
+        file = make_backend(address.with_name(address.name + _FILE_SUFFIX), fsync=fsync)
+        budgets = file.connect(create=True, is_brief=slices is None)
     else:
         budgets = ledger
     liveness = backend.make_liveness(ledger, locks)
-    databases = BudgetDatabases(budgets, ledger, backend.dialect, locks, liveness, committed or CommittedRecords())
+    databases = BudgetDatabases(
+        budgets, ledger, backend.dialect, locks, liveness, open_scratch, committed or CommittedRecords()
+    )
     return BudgetStore(databases, Slices() if slices is None else slices)

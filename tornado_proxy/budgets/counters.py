@@ -49,6 +49,12 @@ _SELECT_SPENT = (
     "AND CAST(settled AS NUMERIC) >= CAST(? AS NUMERIC) {condition} "
     "ORDER BY project_id, subject, period_begin LIMIT ?"
 )
+# One statement, so that the counters and the cursor belong together.
+_SELECT_PAGE = (
+    f"SELECT {COLUMNS}, settled, (SELECT value FROM budget_meta WHERE key = 'cursor') FROM budget_counters "  # noqa: S608  # names of ours
+    f"WHERE ({KEY_COLUMNS}) > (?, ?, ?, ?) AND period_begin <= ? AND (period_end IS NULL OR period_end > ?) "
+    f"ORDER BY {KEY_COLUMNS} LIMIT ?"
+)
 _OF_STATED = "AND subject IN (SELECT token_id FROM token_budgets)"
 
 #: Entries of each cache; one takes some 500 bytes.
@@ -192,6 +198,25 @@ def read_spent(
     rows = db.fetch_rows(sql, values)
     spent = {CounterKey(*row[:5]): Decimal(str(row[5])) for row in rows}  # type: ignore[arg-type]  # text
     return spent, next(reversed(spent)) if len(spent) == PAGE_SIZE else None
+
+
+def read_page(
+    db: Database, after: CounterKey, now: datetime, limit: int
+) -> tuple[dict[CounterKey, Decimal], int | None]:
+    """Return the spend of up to `limit` counters of current periods that follow a key, and the cursor at that moment.
+
+    The cursor is None if there are no counters.
+    """
+    at = format_time(now)
+    rows = db.fetch_rows(_SELECT_PAGE, (*after.values, at, at, limit))
+    spent = {CounterKey(*row[:5]): Decimal(str(row[5])) for row in rows}  # type: ignore[arg-type]  # text
+    return spent, int(str(rows[0][6])) if rows else None
+
+
+def read_settled(db: Database, keys: Iterable[CounterKey]) -> dict[CounterKey, Decimal]:
+    """Return the spend of counters; 0 for those that do not exist."""
+    rows = {key: db.fetch_rows(_SELECT, key.values) for key in keys}
+    return {key: Decimal(str(found[0][0])) if found else Decimal(0) for key, found in rows.items()}
 
 
 def read_own_counters(db: Database, kind: CounterKind, project_id: str, subject: str) -> Counters:

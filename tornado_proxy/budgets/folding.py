@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import contextlib
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from decimal import Decimal
 
 from tornado_proxy.budgets import brakes, ledger_records, ledger_sums, token_budgets, warnings
+from tornado_proxy.budgets.comparison import Compared, Comparison
+from tornado_proxy.budgets.counted_settlements import list_corrections
 from tornado_proxy.budgets.counters import (
     CounterChanges,
     CounterKey,
     decode_keys,
     make_keys,
-    read_counters,
-    sum_by_key,
 )
+from tornado_proxy.budgets.expected_counters import ExpectedCounters
 from tornado_proxy.budgets.ledger_records import CountedRecord, RecordGroup
-from tornado_proxy.budgets.ledger_sums import is_current
+from tornado_proxy.budgets.ledger_sums import Add, CounterAmount
 from tornado_proxy.budgets.record_source import RecordSource
 from tornado_proxy.budgets.schema import INSERT_CURSOR, SELECT_CURSOR, SET_CURSOR
 from tornado_proxy.domain.brake import Brake, BrakeLimits
@@ -64,12 +67,19 @@ _DELETE_COUNTERS = "DELETE FROM budget_counters WHERE period_end < ?"
 _MAX_IDS = 500
 
 
+#: Opens an empty SQLite file, and removes it at the end of the `with` block.
+OpenScratch = Callable[[], AbstractContextManager[Database]]
+
+
 class Folding:
     """Counts the records of one ledger, and the settlements of those whose usage came later."""
 
-    def __init__(self, budgets: Database, ledger: Database, dialect: Dialect, source: RecordSource) -> None:
-        self._budgets = budgets
-        self._ledger = ledger
+    def __init__(
+        self, databases: tuple[Database, Database], dialect: Dialect, source: RecordSource, open_scratch: OpenScratch
+    ) -> None:
+        """Count with the budgets' database and the ledger; `open_scratch` is for correct()."""
+        self._budgets, self._ledger = databases
+        self._open_scratch = open_scratch
         self._dialect = dialect
         self._source = source
         #: Called with the seqs of records that were counted, and their groups.
@@ -133,37 +143,44 @@ class Folding:
         if not new:
             return
         self.fold()
-        sums, cursor = self._sum_records(new, now)
+        sums: defaultdict[CounterKey, Decimal] = defaultdict(Decimal)
+
+        def add(amounts: Iterable[CounterAmount]) -> None:
+            for key, amount in amounts:
+                sums[key] += amount
+
+        cursor = self._add_records(new, now, add)
         with self._folding() as (last_seq, changes):
             # Another process can have begun to count one meanwhile: two start at the same time.
             added = {encode_kind(kind) for kind in new} - {encode_kind(kind) for kind in self.read_kinds()}
-            for key, amount in self._sum_rest(new, now, cursor, last_seq, sums).items():
+            add(ledger_sums.list_amounts(self._ledger, self._dialect, new, now, (cursor, last_seq)))
+            add(list_corrections((self._budgets, self._ledger), new, now, last_seq))
+            for key, amount in sums.items():
                 if key.kind in added:
                     changes.settle(key, amount)
             for kind in sorted(added):
                 self._budgets.run(_INSERT_KIND, (kind,))
 
     def correct(self, now: datetime) -> Decimal:
-        """Compare the current counters with the ledger, correct them, and return the sum of the differences in USD."""
+        """Compare the current counters with the ledger, correct them, and return the sum of the differences in USD.
+
+        Nothing is locked while they do not differ.
+        """
         self.fold()
         self.fold_settlements()
         kinds = self.read_kinds()
-        sums, cursor = self._sum_records(kinds, now)
-        with self._folding() as (last_seq, changes):
-            expected = self._sum_rest(kinds, now, cursor, last_seq, sums)
-            current = {
-                key: state.settled
-                for key, state in read_counters(self._budgets).items()
-                if state.interval.end is None or state.interval.end > now
-            }
-            differences = {
-                key: difference
-                for key in {*expected, *current}
-                if (difference := expected.get(key, Decimal(0)) - current.get(key, Decimal(0)))
-            }
-            for key, difference in differences.items():
-                changes.settle(key, difference)
-        return sum((abs(difference) for difference in differences.values()), Decimal(0))
+        total = Decimal(0)
+        with self._open_scratch() as scratch:
+            expected = ExpectedCounters(scratch)
+            cursor = self._add_records(kinds, now, expected.add)
+            compared = Compared(self._budgets, self._ledger, self._dialect, kinds, now)
+            comparison = Comparison(compared, expected, cursor)
+            for keys in comparison.find_differing():
+                with self._folding() as (last_seq, changes):
+                    for key, difference in comparison.list_differences(keys, last_seq).items():
+                        changes.settle(key, difference)
+                        total += abs(difference)
+        return total
 
     def free_orphans(self, writer: str) -> None:
         """Hold or free the reservations of a process that has died.
@@ -309,57 +326,18 @@ class Folding:
         for _, total, subtotal, keys, _, _ in self._budgets.fetch_rows(_SELECT_RESERVATION, (request_id,)):
             changes.free(str(keys), Decimal(str(total)), Decimal(str(subtotal)))
 
-    def _sum_records(self, kinds: Sequence[CounterKind], now: datetime) -> tuple[Mapping[CounterKey, Decimal], int]:
-        """Return the sums of the records that are counted, without their settlements, and the cursor.
+    def _add_records(self, kinds: Sequence[CounterKind], now: datetime, add: Add) -> int:
+        """Add the amounts of the records that are counted, without their settlements; return the cursor.
 
         It can take seconds in a large ledger, so it locks nothing.
         """
-        parts = ledger_sums.read_sums(self._ledger, kinds, now)
+        summed = ledger_sums.read_sums(self._ledger, kinds, now, add)
         self.fold()  # then the cursor is not before the last record of any sum
         ((cursor,),) = self._budgets.fetch_rows(SELECT_CURSOR)
         last_seq = int(str(cursor))
-        rests = [
-            ledger_sums.sum_records(self._ledger, self._dialect, part.kinds, now, (part.seq, last_seq))
-            for part in parts
-        ]
-        amounts = [part.amounts for part in parts]
-        return sum_by_key(pair for sums in (*amounts, *rests) for pair in sums.items()), last_seq
-
-    def _sum_rest(
-        self,
-        kinds: Sequence[CounterKind],
-        now: datetime,
-        cursor: int,
-        last_seq: int,
-        sums: Mapping[CounterKey, Decimal],
-    ) -> Mapping[CounterKey, Decimal]:
-        """Return `sums` with the records after `cursor` up to `last_seq`, and with all settlements that are counted."""
-        rest = ledger_sums.sum_records(self._ledger, self._dialect, kinds, now, (cursor, last_seq))
-        corrections = (
-            (key, amount)
-            for settled, original in self._list_counted_settlements(last_seq)
-            for kind in kinds
-            if is_current(kind, original.started_at, now)
-            for key in make_keys(kind, original.spender, original.started_at)
-            for amount in [settled[kind.amount] - original.amount(kind.amount)]
-        )
-        return sum_by_key([*sums.items(), *rest.items(), *corrections])
-
-    def _list_counted_settlements(self, last_seq: int) -> Iterator[tuple[Mapping[Amount, Decimal], CountedRecord]]:
-        """Yield the counted figures of each record that was counted with others first, and the record."""
-        ids = sorted(
-            {*ledger_records.list_ids(self._ledger, "settlements"), *ledger_records.list_ids(self._ledger, "given_up")}
-        )
-        bills = {bill.request_id: bill for bill in ledger_records.read_bills(self._ledger, ids)}
-        for original in ledger_records.read_originals(self._ledger, ids):
-            if original.seq > last_seq:
-                continue
-            rows = self._budgets.fetch_rows(_SELECT_RESERVATION, (original.request_id,))
-            bill = bills[original.request_id]
-            counted = {Amount.TOTAL: bill.total, Amount.SUBTOTAL: bill.subtotal}
-            for _, _, _, _, total, subtotal in rows:
-                counted = {Amount.TOTAL: Decimal(str(total)), Amount.SUBTOTAL: Decimal(str(subtotal))}
-            yield counted, original
+        for part in summed:
+            add(ledger_sums.list_amounts(self._ledger, self._dialect, part.kinds, now, (part.seq, last_seq)))
+        return last_seq
 
 
 def _format_amounts(record: CountedRecord) -> tuple[str, str]:

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import itertools
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 
 from tornado_proxy.budgets import ledger_records
-from tornado_proxy.budgets.counters import CounterKey, make_keys, sum_by_key
+from tornado_proxy.budgets.counters import CounterKey, make_keys
 from tornado_proxy.budgets.ledger_records import SeqWindow, SpendGroup
 from tornado_proxy.budgets.periods import find_interval
 from tornado_proxy.domain.budget import CounterKind, Interval, Period, Scope, Spender
@@ -58,31 +58,40 @@ _SELECT_PENDING = (
 _FOREVER = "9999"
 
 
+#: An amount of a counter.
+CounterAmount = tuple[CounterKey, Decimal]
+
+#: Takes amounts, some of a counter each, before it returns.
+Add = Callable[[Iterable[CounterAmount]], None]
+
+
 @dataclass(frozen=True, slots=True)
-class KindSums:
-    """The sums of the current counters of some kinds, over the records up to `seq`."""
+class SummedKinds:
+    """Some kinds of counters, whose sums have the records up to `seq`."""
 
     kinds: tuple[CounterKind, ...]
-    amounts: Mapping[CounterKey, Decimal]
     seq: int
 
 
-def read_sums(ledger: Database, kinds: Sequence[CounterKind], now: datetime) -> list[KindSums]:
-    """Return the sums that the ledger has by hour and day; those of other kinds are empty, with `seq` 0."""
+def read_sums(ledger: Database, kinds: Sequence[CounterKind], now: datetime, add: Add) -> list[SummedKinds]:
+    """Add the sums of current counters that the ledger has by hour and day; those of other kinds have none, `seq` 0.
+
+    Few amounts are in memory at a time, however many counters there are.
+    """
     others = tuple(kind for kind in kinds if kind.scope not in _ROLLED_SCOPES)
     by_span: defaultdict[tuple[str, Interval], list[CounterKind]] = defaultdict(list)
     for kind in kinds:
         if kind not in others:
             span = "hour" if kind.period is Period.HOUR else "day"
             by_span[span, find_interval(kind.period, kind.start, now)].append(kind)
-    sums = [_read_span(ledger, tuple(some), *span) for span, some in by_span.items()]
-    return [*sums, KindSums(others, {}, 0)] if others else sums
+    summed = [SummedKinds(tuple(some), _read_span(ledger, some, *span, add)) for span, some in by_span.items()]
+    return [*summed, SummedKinds(others, 0)] if others else summed
 
 
-def sum_records(
+def list_amounts(
     ledger: Database, dialect: Dialect, kinds: Sequence[CounterKind], now: datetime, seqs: tuple[int, int]
-) -> Mapping[CounterKey, Decimal]:
-    """Return the sums of records for the counters of the current periods.
+) -> Iterator[CounterAmount]:
+    """Yield the amounts of records for the counters of the current periods.
 
     Args:
         ledger: The ledger.
@@ -92,19 +101,18 @@ def sum_records(
         seqs: The seq of the last record before the first of them, and that of the last one.
     """
     if seqs[0] >= seqs[1]:
-        return {}
+        return
     rolled = [kind for kind in kinds if kind.scope in _ROLLED_SCOPES]
-    amounts = _list_subject_amounts(ledger, dialect, [kind for kind in kinds if kind not in rolled], now, seqs)
+    yield from _list_subject_amounts(ledger, dialect, [kind for kind in kinds if kind not in rolled], now, seqs)
     if rolled:
         since = format_time(min(find_interval(kind.period, kind.start, now).begin for kind in rolled))
-        groups = ledger_records.read_groups(ledger, *seqs, since)
-        amounts = itertools.chain(amounts, (pair for group in groups for pair in _list_amounts(group, rolled, now)))
-    return sum_by_key(amounts)
+        for group in ledger_records.read_groups(ledger, *seqs, since):
+            yield from _list_amounts(group, rolled, now)
 
 
 def _list_subject_amounts(
     ledger: Database, dialect: Dialect, kinds: Sequence[CounterKind], now: datetime, seqs: tuple[int, int]
-) -> Iterator[tuple[CounterKey, Decimal]]:
+) -> Iterator[CounterAmount]:
     """Yield amounts for counters whose subjects are in a column of their own."""
     by_query: defaultdict[tuple[Scope, Interval], list[CounterKind]] = defaultdict(list)
     for kind in kinds:
@@ -113,9 +121,7 @@ def _list_subject_amounts(
         end = _FOREVER if interval.end is None else format_time(interval.end)
         window = SeqWindow(*seqs, format_time(interval.begin), end)
         for group in ledger_records.read_subjects(ledger, dialect, *_SUBJECTS[scope], window):
-            for kind in some:
-                for key in make_keys(kind, group.spender, interval.begin):
-                    yield key, group.amount(kind.amount)
+            yield from _list_of_kinds(group, some)
 
 
 def is_current(kind: CounterKind, at: datetime, now: datetime) -> bool:
@@ -124,24 +130,27 @@ def is_current(kind: CounterKind, at: datetime, now: datetime) -> bool:
     return interval.begin <= at and (interval.end is None or at < interval.end)
 
 
-def _read_span(ledger: Database, kinds: tuple[CounterKind, ...], span: str, interval: Interval) -> KindSums:
+def _read_span(ledger: Database, kinds: Sequence[CounterKind], span: str, interval: Interval, add: Add) -> int:
+    """Add the sums of kinds with the same period; return the seq of the last record in them."""
     begin = format_time(interval.begin)
     end = _FOREVER if interval.end is None else format_time(interval.end)
-    rows = ledger.fetch_rows(_SELECT_ROLLUPS, (span, begin, end))
-    position = Position.parse(str(rows[0][0])) if rows and rows[0][0] is not None else Position()
-    groups = [_make_group(interval.begin, row[1:]) for row in rows]
-    pending = [
-        _make_pending_group(row)
-        for row in ledger.fetch_rows(_SELECT_PENDING, (position.change, position.record, begin))
-    ]
-    amounts = (
-        (key, group.amount(kind.amount))
-        for group in (*groups, *pending)
-        if interval.end is None or group.at < interval.end
-        for kind in kinds
-        for key in make_keys(kind, group.spender, group.at)
-    )
-    return KindSums(kinds, sum_by_key(amounts), position.record)
+    position = Position()
+    rows = ledger.iterate_rows(_SELECT_ROLLUPS, (span, begin, end))
+    first = next(rows, None)
+    if first is not None and first[0] is not None:
+        position = Position.parse(str(first[0]))
+    groups = (_make_group(interval.begin, row[1:]) for row in itertools.chain([first] if first else [], rows))
+    add(pair for group in groups for pair in _list_of_kinds(group, kinds))
+    pending = map(_make_pending_group, ledger.fetch_rows(_SELECT_PENDING, (position.change, position.record, begin)))
+    current = (group for group in pending if interval.end is None or group.at < interval.end)
+    add(pair for group in current for pair in _list_of_kinds(group, kinds))
+    return position.record
+
+
+def _list_of_kinds(group: SpendGroup, kinds: Iterable[CounterKind]) -> Iterator[CounterAmount]:
+    for kind in kinds:
+        for key in make_keys(kind, group.spender, group.at):
+            yield key, group.amount(kind.amount)
 
 
 def _make_group(at: datetime, row: Sequence[object]) -> SpendGroup:
@@ -166,13 +175,8 @@ def _make_spender(values: Sequence[object]) -> Spender:
     return ledger_records.make_spender((project, participant, user, issuer, None, labels, None, None))
 
 
-def _list_amounts(
-    group: SpendGroup, kinds: Iterable[CounterKind], now: datetime
-) -> Iterator[tuple[CounterKey, Decimal]]:
-    for kind in kinds:
-        if is_current(kind, group.at, now):
-            for key in make_keys(kind, group.spender, group.at):
-                yield key, group.amount(kind.amount)
+def _list_amounts(group: SpendGroup, kinds: Iterable[CounterKind], now: datetime) -> Iterator[CounterAmount]:
+    return _list_of_kinds(group, [kind for kind in kinds if is_current(kind, group.at, now)])
 
 
 def _to_int(value: object) -> int:

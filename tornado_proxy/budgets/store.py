@@ -38,7 +38,7 @@ from tornado_proxy.budgets.counters import (
     write_counter,
 )
 from tornado_proxy.budgets.dead_processes import DeadProcesses
-from tornado_proxy.budgets.folding import Folding
+from tornado_proxy.budgets.folding import Folding, OpenScratch
 from tornado_proxy.budgets.leasing import Leasing
 from tornado_proxy.budgets.ledger_records import RecordGroup
 from tornado_proxy.budgets.rate_leasing import RateLeasing
@@ -109,7 +109,8 @@ class OpenReservation:
 class BudgetDatabases:
     """The database of the budgets and the ledger, which PostgreSQL has in one, with the processes that write them.
 
-    `committed` has the records that this process has just written, for one store.
+    `open_scratch` opens an empty SQLite file; `committed` has the records that this process has just written, for one
+    store.
     """
 
     budgets: Database
@@ -117,6 +118,7 @@ class BudgetDatabases:
     dialect: Dialect
     locks: ProcessLocks
     liveness: Liveness
+    open_scratch: OpenScratch
     committed: CommittedRecords = field(default_factory=CommittedRecords)
 
 
@@ -134,7 +136,7 @@ class BudgetStore:
         self._row_lock = databases.dialect.row_lock
         self.rates = Rates(databases.budgets, databases.dialect, databases.locks.writer_id)
         source = RecordSource(databases.ledger, databases.dialect, databases.committed)
-        self.folding = Folding(databases.budgets, databases.ledger, databases.dialect, source)
+        self.folding = Folding((databases.budgets, databases.ledger), databases.dialect, source, databases.open_scratch)
         self.folding.begin()
         self._slices = slices
         self.leasing = Leasing(

@@ -66,6 +66,9 @@ class Database(Protocol):
     def fetch_rows(self, sql: str, values: Sequence[object] = ()) -> list[tuple[object, ...]]:
         """Run a query and return its rows."""
 
+    def iterate_rows(self, sql: str, values: Sequence[object] = ()) -> Iterator[tuple[object, ...]]:
+        """Run a query and yield its rows as they are fetched; run no other statement before the last one."""
+
     def check(self) -> None:
         """Raise StoreError if a write would fail, as far as that is cheap to find out."""
 
@@ -115,8 +118,12 @@ class Backend(Protocol):
     def logs_intents(self) -> bool:
         """True if intents are written to an intent log first, False if they are written to the database at once."""
 
-    def connect(self, *, create: bool) -> Database:
-        """Return a connection for writing.  `create` permits to create the database if it does not exist.
+    def connect(self, *, create: bool, is_brief: bool = False) -> Database:
+        """Return a connection for writing.
+
+        Args:
+            create: permits to create the database if it does not exist.
+            is_brief: the connection is for one task, and keeps little of the database in memory.
 
         Raises:
             StoreError: the connection fails.

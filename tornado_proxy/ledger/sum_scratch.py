@@ -23,7 +23,7 @@ def open_scratch() -> Iterator[tuple[Backend, Database]]:
     """Yield an empty scratch file and a connection to it; remove the file at the end."""
     with tempfile.TemporaryDirectory(prefix="tornado-proxy-") as folder:
         backend = SqliteBackend(Path(folder) / "sums.db", fsync=False)
-        with contextlib.closing(backend.connect(create=True)) as db:
+        with contextlib.closing(backend.connect(create=True, is_brief=True)) as db:
             prepare(db, backend)
             yield backend, db
 

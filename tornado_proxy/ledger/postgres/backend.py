@@ -30,8 +30,8 @@ class PostgresBackend:
         self._address = address
         self._fsync = fsync
 
-    def connect(self, *, create: bool) -> PostgresDatabase:
-        """Return a connection.  `create` makes no difference: it makes the schema if it does not exist."""
+    def connect(self, *, create: bool, is_brief: bool = False) -> PostgresDatabase:
+        """Return a connection, which makes the schema if it does not exist; the parameters make no difference."""
         return PostgresDatabase(self._address, fsync=self._fsync)
 
     def make_liveness(self, db: Database, locks: ProcessLocks) -> PostgresProcessLocks:

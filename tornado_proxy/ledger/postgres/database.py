@@ -26,6 +26,9 @@ _STATEMENT_TIMEOUT_S = 10
 # An index of a large table takes minutes.
 _ALLOW_LONG_STATEMENTS = f"SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = '{_STATEMENT_TIMEOUT_S}s'; "
 
+#: Rows that one fetch of a query with many brings.
+_ROWS_PER_FETCH = 1000
+
 #: How often a change of the tables is tried: processes of an earlier version, which announce no writers, can take locks
 #: in the other order.
 _MAX_TRIES = 5
@@ -185,6 +188,12 @@ class PostgresDatabase:
         """Run a query and return its rows."""
         with self._raising_store_errors():
             return self._db.execute(use_driver_placeholders(sql), values).fetchall()
+
+    def iterate_rows(self, sql: str, values: Sequence[object] = ()) -> Iterator[tuple[object, ...]]:
+        """Run a query and yield its rows, which the server keeps until they are fetched, some at a time."""
+        with self._raising_store_errors(), self._db.transaction(), self._db.cursor("rows") as cursor:
+            cursor.itersize = _ROWS_PER_FETCH
+            yield from cursor.execute(use_driver_placeholders(sql), values)
 
     def check(self) -> None:
         """Raise StoreError if the server does not respond or is read-only, as a standby is."""

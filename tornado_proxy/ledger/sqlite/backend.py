@@ -29,12 +29,12 @@ class SqliteBackend:
         self._fsync = fsync
         self._identity: FileIdentity | None = None
 
-    def connect(self, *, create: bool) -> SqliteDatabase:
+    def connect(self, *, create: bool, is_brief: bool = False) -> SqliteDatabase:
         """Return a connection; without `create`, raise StoreError if the file is another one than before."""
         try:
             if not create:
                 check_identity(self._path, self._identity)
-            db = SqliteDatabase(self._path, fsync=self._fsync)
+            db = SqliteDatabase(self._path, fsync=self._fsync, is_brief=is_brief)
             self._identity = db.identity
         except (sqlite3.Error, OSError) as error:
             raise StoreError(describe(self._path, error)) from error

@@ -21,6 +21,9 @@ _BUSY_TIMEOUT_MS = 2000
 #: KiB of pages in memory.  Request ids are random, so each record touches pages all over the indexes.
 _CACHE_KIB = 16 * 1024
 
+#: The same of a connection that reads each page about once.
+_BRIEF_CACHE_KIB = 2 * 1024
+
 #: Bytes of the -wal file that are kept when its content is in the database and no reader is left.  SQLite moves the
 #: content at 1,000 pages (4 MiB), so the file does not shrink and grow all the time.
 _MAX_KEPT_WAL_BYTES = 4 * 1024 * 1024
@@ -44,7 +47,7 @@ FileIdentity = tuple[int, int]
 class SqliteDatabase:
     """A connection to a ledger file.  Satisfies ledger.database.Database."""
 
-    def __init__(self, path: Path, *, fsync: bool) -> None:
+    def __init__(self, path: Path, *, fsync: bool, is_brief: bool = False) -> None:
         """Connect; raise sqlite3.Error or OSError if that fails."""
         self._path = path
         # SQLite would create the file with mode 0644; it gives the file's mode to the files beside it.  O_EXCL: closing
@@ -58,13 +61,13 @@ class SqliteDatabase:
             path, isolation_level=None, check_same_thread=False, cached_statements=_MAX_PREPARED_STATEMENTS
         )
         try:
-            self._set_up(fsync=fsync)
+            self._set_up(fsync=fsync, cache_kib=_BRIEF_CACHE_KIB if is_brief else _CACHE_KIB)
             self.identity = _read_identity(path)
         except BaseException:
             self._db.close()
             raise
 
-    def _set_up(self, *, fsync: bool) -> None:
+    def _set_up(self, *, fsync: bool, cache_kib: int) -> None:
         self._db.execute(f"PRAGMA busy_timeout = {_BUSY_TIMEOUT_MS}")
         # WAL lets one connection write while others read.
         self._db.execute("PRAGMA journal_mode = WAL")
@@ -74,7 +77,7 @@ class SqliteDatabase:
         # In WAL mode, NORMAL survives the death of the process; FULL flushes each commit and survives loss of power.
         # https://sqlite.org/pragma.html#pragma_synchronous
         self._db.execute(f"PRAGMA synchronous = {'FULL' if fsync else 'NORMAL'}")
-        self._db.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
+        self._db.execute(f"PRAGMA cache_size = -{cache_kib}")
 
     def list_tables(self) -> frozenset[str]:
         """Return the names of the file's tables."""
@@ -140,6 +143,11 @@ class SqliteDatabase:
         """Run a query and return its rows."""
         with self._raising_store_errors():
             return self._db.execute(sql, values).fetchall()
+
+    def iterate_rows(self, sql: str, values: Sequence[object] = ()) -> Iterator[tuple[object, ...]]:
+        """Run a query and yield its rows; none of them is held in memory."""
+        with self._raising_store_errors():
+            yield from self._db.execute(sql, values)
 
     def check(self) -> None:
         """Raise StoreError if the file has been replaced, or if its write lock cannot be taken."""

@@ -1,0 +1,96 @@
+"""Compares the current counters with the records of the ledger, some at a time.
+
+    sums of the records, as they are read ──> a scratch file: the sums of all counters, up to the record `position`
+    for some counters, in the order of their keys, and the cursor of that moment:
+        records up to the cursor ──> scratch file;  position = cursor
+        compare ──> the keys that differ, most often none
+
+Memory does not grow with the number of counters, and nothing is locked.  A settlement that is counted meanwhile makes a
+counter differ here; the transaction that corrects the counters compares those keys again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from itertools import chain
+
+from tornado_proxy.budgets import ledger_sums
+from tornado_proxy.budgets.counted_settlements import list_corrections
+from tornado_proxy.budgets.counters import FIRST_KEY, CounterKey, read_page, read_settled, sum_by_key
+from tornado_proxy.budgets.expected_counters import ExpectedCounters
+from tornado_proxy.budgets.schema import SELECT_CURSOR
+from tornado_proxy.domain.budget import CounterKind
+from tornado_proxy.ledger.database import Database
+from tornado_proxy.ledger.dialect import Dialect
+
+#: Counters that are compared at once.
+_PAGE_SIZE = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """What is compared: the counters of some kinds in the periods of `now`, with the records of the ledger."""
+
+    budgets: Database
+    ledger: Database
+    dialect: Dialect
+    kinds: Sequence[CounterKind]
+    now: datetime
+
+
+class Comparison:
+    """A comparison, from the records up to `position`, whose sums are in `expected`."""
+
+    def __init__(self, compared: Compared, expected: ExpectedCounters, position: int) -> None:
+        self._compared = compared
+        self._expected = expected
+        self._position = position
+
+    def find_differing(self) -> Iterator[list[CounterKey]]:
+        """Yield the keys of counters that seem to differ, some at a time."""
+        corrections = sum_by_key(self._list_corrections(self._position))
+        after: CounterKey | None = FIRST_KEY
+        while after is not None:
+            found, cursor = read_page(self._compared.budgets, after, self._compared.now, _PAGE_SIZE)
+            self._advance(self._read_cursor() if cursor is None else cursor)
+            expected = self._expected.read_page(after, _PAGE_SIZE)
+            # Keys up to the end are known on both sides.
+            end = min((next(reversed(side)) for side in (found, expected) if len(side) == _PAGE_SIZE), default=None)
+            keys = [key for key in {**expected, **found} if end is None or key <= end]
+            differing = [
+                key
+                for key in keys
+                if found.get(key, 0) != expected.get(key, Decimal(0)) + corrections.get(key, Decimal(0))
+            ]
+            if differing:
+                yield differing
+            after = end
+
+    def list_differences(self, keys: Collection[CounterKey], last_seq: int) -> dict[CounterKey, Decimal]:
+        """Return what counters lack, in a transaction that alone counts, and has counted up to `last_seq`."""
+        later = chain(self._list_amounts(last_seq), self._list_corrections(last_seq))
+        rest = sum_by_key(pair for pair in later if pair[0] in keys)
+        expected = self._expected.read(keys)
+        settled = read_settled(self._compared.budgets, keys)
+        differences = {key: expected[key] + rest.get(key, Decimal(0)) - settled[key] for key in keys}
+        return {key: difference for key, difference in differences.items() if difference}
+
+    def _advance(self, cursor: int) -> None:
+        self._expected.add(self._list_amounts(cursor))
+        self._position = max(self._position, cursor)
+
+    def _list_amounts(self, last_seq: int) -> Iterator[ledger_sums.CounterAmount]:
+        """Yield the amounts of the records that follow the position, up to `last_seq`."""
+        what = self._compared
+        return ledger_sums.list_amounts(what.ledger, what.dialect, what.kinds, what.now, (self._position, last_seq))
+
+    def _list_corrections(self, last_seq: int) -> Iterator[ledger_sums.CounterAmount]:
+        what = self._compared
+        return list_corrections((what.budgets, what.ledger), what.kinds, what.now, last_seq)
+
+    def _read_cursor(self) -> int:
+        ((cursor,),) = self._compared.budgets.fetch_rows(SELECT_CURSOR)
+        return int(str(cursor))
