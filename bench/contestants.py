@@ -17,7 +17,8 @@ from bench.requests import CLAUDE
 from tests import harness
 
 OURS = "tornado-proxy"
-#: The same with budgets, whose cost is the difference of the two in one run.
+#: The same with a budget, whose cost is the difference of the two in one run; and with two budgets.
+WITH_BUDGET = "tornado-proxy-budget"
 WITH_BUDGETS = "tornado-proxy-budgets"
 #: The same with limits of requests, tokens and streams.
 WITH_LIMITS = "tornado-proxy-limits"
@@ -33,6 +34,11 @@ SERVER_SECRETS = {
     "TEST_OTHER_SIGNING_SECRET": harness.OTHER_SIGNING_SECRET,
     "TEST_ADMIN_TOKEN": harness.ADMIN_TOKEN,
 }
+
+
+#: Budgets so large that they refuse nothing.
+_OF_PROJECT = {"period": "month", "usd": "1000000"}
+_OF_EACH_CALLER = {"period": "day", "usd": "1000000", "per": "participant"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,10 +143,14 @@ def _ours(workspace: Workspace, provider_port: int) -> contextlib.AbstractContex
     return _serving(OURS, workspace, provider_port)
 
 
+def _with_budget(workspace: Workspace, provider_port: int) -> contextlib.AbstractContextManager[Contestant]:
+    budgets = {"default_project": {"budgets": [_OF_PROJECT]}}
+    return _serving(WITH_BUDGET, workspace, provider_port, budgets=budgets)
+
+
 def _with_budgets(workspace: Workspace, provider_port: int) -> contextlib.AbstractContextManager[Contestant]:
-    # Of the whole project and of each caller, so large that they refuse nothing.
-    budgets = [{"period": "month", "usd": "1000000"}, {"period": "day", "usd": "1000000", "per": "participant"}]
-    return _serving(WITH_BUDGETS, workspace, provider_port, budgets={"default_project": {"budgets": budgets}})
+    budgets = {"default_project": {"budgets": [_OF_PROJECT, _OF_EACH_CALLER]}}
+    return _serving(WITH_BUDGETS, workspace, provider_port, budgets=budgets)
 
 
 def _with_limits(workspace: Workspace, provider_port: int) -> contextlib.AbstractContextManager[Contestant]:
@@ -225,6 +235,7 @@ def _listening(
 _STARTERS: dict[str, _Starter] = {
     DIRECT: _direct,
     OURS: _ours,
+    WITH_BUDGET: _with_budget,
     WITH_BUDGETS: _with_budgets,
     WITH_LIMITS: _with_limits,
     WITH_TELEMETRY: _with_telemetry,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
-from bench.contestants import OURS, WITH_BUDGETS, WITH_LIMITS, WITH_TELEMETRY, Contestant, Workspace
+from bench.contestants import OURS, WITH_BUDGET, WITH_BUDGETS, WITH_LIMITS, WITH_TELEMETRY, Contestant, Workspace
 
 Figures = Mapping[str, float]
 
@@ -49,6 +49,7 @@ class Part:
     measure: Callable[[Round], Awaitable[Figures]]
     contestants: tuple[str, ...] = (
         OURS,
+        WITH_BUDGET,
         WITH_BUDGETS,
         WITH_LIMITS,
         WITH_TELEMETRY,
