@@ -6,7 +6,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -24,12 +24,13 @@ from tests.budgets.conftest import (
     settlement,
     usd,
 )
-from tornado_proxy.budgets import ledger_sums
+from tornado_proxy.budgets import counters, ledger_sums
 from tornado_proxy.domain.attribution import Attribution
 from tornado_proxy.domain.budget import (
     TOKEN_TOTAL,
     Amount,
     Budget,
+    BudgetChange,
     BudgetedSpender,
     BudgetLimits,
     BudgetRefusal,
@@ -528,8 +529,27 @@ def test_counters_that_no_budget_limits_are_not_listed(budgets: BudgetsUnderTest
 
     def list_subjects(*kinds: CounterKind) -> list[tuple[Period, str]]:
         limits = BudgetLimits({"project-a": tuple(Budget(kind, Decimal(1)) for kind in kinds)})
-        return sorted((state.kind.period, state.subject) for state in budgets.store.list_limited_counters(limits))
+        return sorted((state.kind.period, state.subject) for state in budgets.store.list_limited_counters(limits, NOW))
 
     assert list_subjects() == [(Period.TOTAL, "tok_child")]
     assert list_subjects(MONTH) == [(Period.MONTH, ""), (Period.TOTAL, "tok_child")]
     assert list_subjects(TOKEN_TOTAL) == [(Period.TOTAL, "tok_child"), (Period.TOTAL, "tok_root")]
+
+
+def test_of_many_counters_the_highest_and_those_with_a_limit_of_their_own_are_listed(
+    budgets: BudgetsUnderTest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(counters, "MAX_LISTED", 2)
+    each = CounterKind(Scope.PARTICIPANT, Period.MONTH)
+    budgets.store.follow(CounterPlan((each,)), NOW)
+    spends = {"ada": "0.25", "bob": "9", "eve": "10", "kim": "0.5", "tom": "0.75"}
+    budgets.write(*(record(name, usd, replace(CALLER, participant=name)) for name, usd in spends.items()))
+    budgets.store.folding.fold()
+    change = BudgetChange("project-a", each, "participant kim", Decimal(5), None, NOW, "admin")
+    limits = BudgetLimits({"project-a": (Budget(each, Decimal(1)),)}, {"project-a": (change,)})
+
+    def list_subjects(at: datetime) -> list[str]:
+        return sorted(state.subject for state in budgets.store.list_limited_counters(limits, at))
+
+    assert list_subjects(NOW) == ["participant bob", "participant eve", "participant kim"]
+    assert list_subjects(NOW + timedelta(days=40)) == ["participant kim"]

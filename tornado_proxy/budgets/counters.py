@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
@@ -13,6 +13,7 @@ from functools import lru_cache
 from tornado_proxy.budgets.periods import find_interval
 from tornado_proxy.domain.budget import (
     TOKEN_TOTAL,
+    BudgetLimits,
     CounterKind,
     CounterState,
     Interval,
@@ -36,8 +37,18 @@ _INSERT = (
 _UPDATE = f"UPDATE budget_counters SET settled = ?, reserved = ? WHERE {HAS_KEY}"  # noqa: S608  # names of ours
 _SELECT_ALL = f"SELECT {COLUMNS}, settled, reserved FROM budget_counters"  # noqa: S608  # names of ours
 _SELECT_STATED = f"{_SELECT_ALL} WHERE kind = ? AND subject IN (SELECT token_id FROM token_budgets)"  # noqa: S608  # names of ours
+# Callers choose their agent sessions and tokens: there can be millions of counters.
+_SELECT_HIGHEST = (
+    f"SELECT {COLUMNS}, settled, reserved FROM ("  # noqa: S608  # names of ours
+    f"SELECT {COLUMNS}, settled, reserved, ROW_NUMBER() OVER (PARTITION BY project_id "
+    "ORDER BY CAST(settled AS NUMERIC) + CAST(reserved AS NUMERIC) DESC, subject) AS place "
+    "FROM budget_counters WHERE kind = ? AND (period_end IS NULL OR period_end > ?)) AS ranked WHERE place <= ?"
+)
 _SELECT_OF_SUBJECT = f"{_SELECT_ALL} WHERE kind = ? AND project_id = ? AND subject = ?"
 
+
+#: Counters of a kind and project that lists have: those with the highest figures.
+MAX_LISTED = 1000
 
 #: Counters that are read at once: some 100 KB, and a millisecond of a transaction.
 PAGE_SIZE = 500
@@ -169,15 +180,19 @@ def read_counters(db: Database) -> Counters:
     return _make_counters(db.fetch_rows(_SELECT_ALL))
 
 
-def read_limited_counters(db: Database, kinds: Collection[CounterKind]) -> Counters:
-    """Return the counters of these kinds, and of the tokens that state a budget.
+def read_limited_counters(db: Database, limits: BudgetLimits, now: datetime) -> Counters:
+    """Return the counters of current periods that budgets limit, MAX_LISTED of each kind and project.
 
-    The counters of other kinds, which budgets of the past needed, can be many.
+    Those are the ones with the highest figures, and beside them the tokens that state a budget and the subjects whose
+    limit was changed.  Counters of other kinds, which budgets of the past needed, can be many.
     """
-    texts = [encode_kind(kind) for kind in kinds]
     rows = db.fetch_rows(_SELECT_STATED, (encode_kind(TOKEN_TOTAL),))
-    if texts:
-        rows += db.fetch_rows(f"{_SELECT_ALL} WHERE kind IN ({', '.join('?' * len(texts))})", texts)
+    for kind in limits.list_kinds():
+        rows += db.fetch_rows(_SELECT_HIGHEST, (encode_kind(kind), format_time(now), MAX_LISTED))
+    for project_id, changes in limits.changes.items():
+        for change in changes:
+            if change.subject is not None:
+                rows += db.fetch_rows(_SELECT_OF_SUBJECT, (encode_kind(change.kind), project_id, change.subject))
     return _make_counters(rows)
 
 

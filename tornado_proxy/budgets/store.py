@@ -294,10 +294,10 @@ class BudgetStore:
         idle = self.leasing.read_idle()
         return _subtract_idle(read_counters(self._budgets), idle)
 
-    def list_limited_counters(self, limits: BudgetLimits) -> list[CounterState]:
-        """Return the counters that budgets limit, as list_counters()."""
+    def list_limited_counters(self, limits: BudgetLimits, now: datetime) -> list[CounterState]:
+        """Return the counters that budgets limit, as list_counters(); of many those with the highest figures."""
         idle = self.leasing.read_idle()
-        return _subtract_idle(read_limited_counters(self._budgets, limits.list_kinds()), idle)
+        return _subtract_idle(read_limited_counters(self._budgets, limits, now), idle)
 
     def list_counters_of(self, spender: Spender) -> list[CounterState]:
         """Return the counters that count a spender, as list_counters()."""

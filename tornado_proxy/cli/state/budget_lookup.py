@@ -71,7 +71,7 @@ class BudgetAccess:
             store.follow(self.configured.plan, now)
             store.folding.fold()
             store.folding.fold_settlements()
-            counters = store.list_limited_counters(BudgetLimits(self.configured.budgets))
+            counters = store.list_limited_counters(self.read_limits(), now)
             return BudgetFigures(counters, store.list_reservations(), store.list_stated(now))
         finally:
             store.close()

@@ -105,7 +105,8 @@ def list_(config: Path, output_format: str) -> None:
     """List the budgets of all projects in their current periods.
 
     A budget per participant, user, access key, token, agent session or label has a row for each one that has spent
-    something; a token that states a budget has one from its first request until it expires.
+    something, at most 1,000 in each project, those that have spent most; a token that states a budget has one from its
+    first request until it expires.
 
     \b
     Example:

@@ -15,7 +15,7 @@ from tornado_proxy.reports.budgets import BudgetFigures, BudgetRow, list_rows
 def read_rows(store: BudgetStore, limits: BudgetLimits, project_id: str | None) -> list[BudgetRow]:
     """Return the budgets of all projects, or of one."""
     now = datetime.now(UTC)
-    figures = BudgetFigures(store.list_limited_counters(limits), store.list_reservations(), store.list_stated(now))
+    figures = BudgetFigures(store.list_limited_counters(limits, now), store.list_reservations(), store.list_stated(now))
     return list_rows(limits, figures, now, project_id)
 
 
@@ -30,7 +30,7 @@ def read_own_rows(store: BudgetStore, limits: BudgetLimits, caller: Caller) -> l
 def read_uses(store: BudgetStore, limits: BudgetLimits) -> list[BudgetUse]:
     """Return how much of the budgets is spent."""
     now = datetime.now(UTC)
-    return find_uses(limits.state(store.list_stated(now)), store.list_limited_counters(limits), now)
+    return find_uses(limits.state(store.list_stated(now)), store.list_limited_counters(limits, now), now)
 
 
 def _is_own(row: BudgetRow, caller: Caller) -> bool:
