@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from tests import harness
 from tests.gateway.fakes import FakeClient, FakeExchange, FakeUpstream, Gateway, make_snapshot, request_head
 from tornado_proxy.domain.errors import UpstreamError, UpstreamTimeout, UpstreamUnreachable
 from tornado_proxy.domain.record import Outcome, RequestRecord
+from tornado_proxy.domain.stop import Stop, StopTarget
 from tornado_proxy.domain.usage import Basis
 from tornado_proxy.gateway.http.relay import HttpRelay
 from tornado_proxy.gateway.http.relay_protocols import RelayHooks
@@ -468,3 +470,59 @@ def test_client_that_leaves_before_the_error_is_recorded_as_gone(gateway: Gatewa
     )
 
     assert run.meter.close(end).outcome is Outcome.CLIENT_CLOSED
+
+
+# Work that runs on at the provider, which only the id in its response can settle or cancel.
+
+BACKGROUND = json.dumps({"model": "gpt-4o-mini", "input": "hi", "background": True}).encode()
+QUEUED = json.dumps({"id": "resp_1", "model": "gpt-4o-mini", "status": "queued"}).encode()
+BEGUN = b'event: response.created\ndata: {"type":"response.created","response":' + QUEUED + b"}\n\n"
+STOP = Stop("stop_1", StopTarget(harness.PROJECT), "cli:root", datetime(2026, 11, 28, tzinfo=UTC))
+
+
+class BackgroundRun(Run):
+    """The relay of a request for a background response."""
+
+    async def start(self) -> None:
+        context = self.gateway.admission.authenticate(self.gateway.snapshot, request_head("/openai/v1/responses"))
+        admitted = await self.gateway.admit(context, BACKGROUND, "req_1")
+        self.meter = RequestMeter(admitted.intent, context.endpoint, admitted.facts, context.tariff)
+        self.relay = HttpRelay(admitted, self.meter, self.client, None, self._hooks)
+
+
+def begin_work(gateway: Gateway, *steps: Step, act: Callable[[Run], Any]) -> RequestRecord:
+    """Relay a response that names background work; `act` is called when the relay waits for an event."""
+
+    async def run() -> RequestRecord:
+        relay = BackgroundRun(gateway, steps)
+        await relay.start()
+        running = asyncio.ensure_future(relay.finish())  # awaited below
+        for _ in range(10):
+            await asyncio.sleep(0)
+        act(relay)
+        return relay.meter.close(await running)
+
+    return asyncio.run(run())
+
+
+@pytest.mark.parametrize("on_leaving", ["drain", "cancel"])
+@pytest.mark.parametrize("end", [HttpRelay.client_left, lambda relay: relay.stop(STOP)], ids=["client left", "stop"])
+def test_response_is_read_until_it_names_the_work_that_it_begins(
+    on_leaving: str, end: Callable[[HttpRelay], None]
+) -> None:
+    gateway = Gateway(make_snapshot(streams={"on_client_disconnect": on_leaving}))
+    release = asyncio.Event()
+
+    def act(run: Run) -> None:
+        end(run.relay)
+        release.set()
+
+    record = begin_work(gateway, OK, release, QUEUED, act=act)
+
+    assert (record.basis, record.object_id) == (Basis.PENDING, "resp_1")
+
+
+def test_stop_cuts_the_stream_of_work_that_has_a_name(gateway: Gateway) -> None:
+    record = begin_work(gateway, STREAM, BEGUN, asyncio.Event(), act=lambda run: run.relay.stop(STOP))
+
+    assert (record.outcome, record.basis, record.object_id) == (Outcome.PROXY_CLOSED, Basis.PENDING, "resp_1")

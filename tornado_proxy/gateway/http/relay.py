@@ -100,10 +100,8 @@ class HttpRelay:
         self._head_held = False
         self._hooks = hooks
         self._redactor = Redactor(admitted.context.redaction)
-        self._state = _READY
-        self._stopped_as = _SHUTDOWN
-        self._progress = _Progress()
-        self._is_stream = False
+        self._state, self._stopped_as = _READY, _SHUTDOWN
+        self._progress, self._is_stream = _Progress(), False
         #: Body bytes that are still to come, None if the provider declared no length.
         self._remaining_bytes: int | None = None
         self._fault: str | None = None
@@ -133,7 +131,7 @@ class HttpRelay:
         if self._client.delivered or self._exchange is None or self._drains is None:
             return
         streams = self._admitted.context.snapshot.settings.streams
-        if self._admitted.context.on_client_disconnect == "cancel":
+        if self._admitted.context.on_client_disconnect == "cancel" and not self._has_unnamed_work():
             self._exchange.abort("the client left")
         else:
             self._drains.begin(self, streams.drain_limit_s, streams.drain_max)
@@ -156,9 +154,11 @@ class HttpRelay:
 
     def stop(self, stop: Stop) -> None:
         """Stop because of a stop that covers the request; no effect on a response that is delivered."""
-        unnamed = self._exchange is not None and self._created is None and begins_work(self._admitted)
-        if self._state is not _DELIVERED and not unnamed:
+        if self._state is not _DELIVERED and not self._has_unnamed_work():
             self.end(Outcome.PROXY_CLOSED, str(stop))
+
+    def _has_unnamed_work(self) -> bool:
+        return self._exchange is not None and self._created is None and begins_work(self._admitted)
 
     async def _relay_head(self, exchange: ProviderExchange) -> RequestEnd | None:
         """Begin the response; return the end of a request that gets none."""
