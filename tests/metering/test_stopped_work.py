@@ -281,6 +281,21 @@ def test_cancellation_is_given_up_in_the_end_and_the_usage_is_polled_for(
     assert work.count(STATE) > tried[0] + 1300 / 31
 
 
+def test_response_that_runs_on_after_all_cancellations_is_given_up(
+    stoppable: Callable[..., Stoppable], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stopped_work, "MAX_CANCEL_S", 300.0)
+    work = stoppable({STATE: [UNFINISHED], CANCEL: [UNFINISHED]})
+    work.set_stops(ADA)
+    tried: list[int] = []
+
+    work.run(lambda work: tried.append(work.count(CANCEL)), seconds=400)
+
+    assert tried[0] == work.count(CANCEL) > 5
+    assert list_lines(caplog) == [("ERROR", "pending request not cancelled; it runs on and is charged")]
+    assert vars(caplog.records[-1])["reason"] == "the provider has accepted its cancellation"
+
+
 def test_lifted_stop_ends_the_attempts_and_a_new_one_begins_them_again(stoppable: Callable[..., Stoppable]) -> None:
     work = stoppable({STATE: [UNFINISHED], CANCEL: [UNAVAILABLE]})
     tried: list[int] = []

@@ -194,7 +194,7 @@ class Leasing:
 
         `kinds` are those of the counters that hold bounds; `hold` as for sync().
         """
-        cursor = self._read_cursor()  # first: what others count from now on is not in the list
+        cursor = self._read_cursor()  # first: the list lacks records that others store from now on
         unheld = [
             _make_holding(request, writer, kinds)
             for request in unheld_requests.list_unheld(self._ledger, writer)

@@ -69,6 +69,9 @@ class StoppedWork:
         if fetched.cancelling:  # by another process, or by its owner
             attempts.ended = True
             return fetched
+        if _is_over(attempts):
+            self._give_up(poll, attempts, attempts.failure or "the provider has accepted its cancellation")
+            return fetched
         cancelled = await fetch.cancel()
         if cancelled.refusal is None:
             self._note_accepted(poll, attempts)
@@ -82,12 +85,7 @@ class StoppedWork:
         if attempts is None or attempts.ended:
             return
         if _is_over(attempts):
-            attempts.ended = True
-            metrics.STOP_CANCELLATIONS.labels("given_up").inc()
-            _log.error(
-                "pending request not cancelled; it runs on and is charged",
-                extra={**_describe(poll.request, attempts), "reason": reason},
-            )
+            self._give_up(poll, attempts, reason)
             return
         metrics.STOP_CANCELLATIONS.labels("failed").inc()
         if attempts.failure != reason:
@@ -96,6 +94,14 @@ class StoppedWork:
                 "pending request could not be cancelled",
                 extra={**_describe(poll.request, attempts), "reason": reason},
             )
+
+    def _give_up(self, poll: Poll, attempts: Cancellation, reason: str) -> None:
+        attempts.ended = True
+        metrics.STOP_CANCELLATIONS.labels("given_up").inc()
+        _log.error(
+            "pending request not cancelled; it runs on and is charged",
+            extra={**_describe(poll.request, attempts), "reason": reason},
+        )
 
     def limit_wait(self, poll: Poll, max_wait_s: float) -> float:
         """Return the longest wait until the next poll of a request, at most `max_wait_s`."""
