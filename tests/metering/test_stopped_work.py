@@ -31,6 +31,7 @@ from tests.metering.test_deferred_settlement import (
     TimedProvider,
 )
 from tornado_proxy.domain.attribution import Attribution
+from tornado_proxy.domain.errors import UpstreamUnreachable
 from tornado_proxy.domain.identity import Caller
 from tornado_proxy.domain.record import Settlement
 from tornado_proxy.domain.state import State
@@ -45,6 +46,7 @@ CANCEL_BATCH = "POST /v1/messages/batches/batch_1/cancel"
 USED = {"input_tokens": 1000, "output_tokens": 20, "total_tokens": 1020}
 WITH_USAGE = (200, json.dumps({**CANCELLED, "usage": USED}).encode())
 CANCELLING_BATCH = (200, b'{"id": "batch_1", "processing_status": "canceling"}')
+UNREACHABLE = UpstreamUnreachable("the provider could not be reached: refused", request_sent=False)
 UNAVAILABLE = (503, b"{}")
 LINES = {
     "pending request cancelled because of a stop",
@@ -231,7 +233,7 @@ def test_response_that_runs_on_after_its_cancellation_is_cancelled_until_it_ends
 @pytest.mark.parametrize(
     "responses",
     [
-        pytest.param({STATE: [*[TIMED_OUT] * 9, UNFINISHED], CANCEL: [WITH_USAGE]}, id="state"),
+        pytest.param({STATE: [*[UNREACHABLE, TIMED_OUT] * 4, TIMED_OUT, UNFINISHED], CANCEL: [WITH_USAGE]}, id="state"),
         pytest.param({STATE: [UNFINISHED], CANCEL: [*[TIMED_OUT] * 9, WITH_USAGE]}, id="cancellation"),
         pytest.param({STATE: [UNFINISHED], CANCEL: [*[UNAVAILABLE] * 9, WITH_USAGE]}, id="refused"),
     ],
@@ -249,7 +251,7 @@ def test_cancellation_is_tried_again_each_minute_while_it_fails(
     assert settlement.basis is Basis.REPORTED
     # Waits of 1 s, each 1.5 times the one before: nine failures take less than two minutes.
     assert work.provider.times[-1] < 120
-    # A reason that repeats itself is logged once.
+    # Only the first failure is logged.
     assert list_lines(caplog) == [
         ("WARNING", "pending request could not be cancelled"),
         ("INFO", "pending request cancelled because of a stop"),

@@ -88,12 +88,12 @@ class StoppedWork:
             self._give_up(poll, attempts, reason)
             return
         metrics.STOP_CANCELLATIONS.labels("failed").inc()
-        if attempts.failure != reason:
-            attempts.failure = reason
+        if attempts.failure is None:  # once: a reason can contain a time, and so change with each attempt
             _log.warning(
                 "pending request could not be cancelled",
                 extra={**_describe(poll.request, attempts), "reason": reason},
             )
+        attempts.failure = reason
 
     def _give_up(self, poll: Poll, attempts: Cancellation, reason: str) -> None:
         attempts.ended = True
