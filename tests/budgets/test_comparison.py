@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
+from pathlib import Path
 
 import pytest
 
@@ -16,6 +17,9 @@ from tornado_proxy.budgets import comparison
 from tornado_proxy.budgets.counters import COLUMNS
 from tornado_proxy.budgets.store import BudgetStore
 from tornado_proxy.domain.budget import Budget, BudgetLimits, CounterKind, Period, Scope
+from tornado_proxy.ledger.archives.archiving import archive_records
+from tornado_proxy.ledger.archives.pruning import prune_records
+from tornado_proxy.ledger.backends import make_backend
 from tornado_proxy.ledger.dialect import Insert
 
 PEOPLE = CounterKind(Scope.PARTICIPANT, Period.DAY)
@@ -63,6 +67,27 @@ def test_counters_of_the_next_period_are_left_alone(budgets: BudgetsUnderTest) -
 
     (counter,) = [state for state in budgets.store.list_counters() if state.kind == PEOPLE]
     assert (counter.subject, counter.settled) == ("participant ann", Decimal("0.1"))
+
+
+def test_counters_keep_what_pruned_records_have_cost(budgets: BudgetsUnderTest, tmp_path: Path) -> None:
+    kinds = [CounterKind(scope, Period.TOTAL) for scope in (Scope.ACCESS_KEY, Scope.PARTICIPANT)]
+    budgets.store.folding.register(kinds, NOW)
+    caller = replace(CALLER, credential_id="ak_1")
+    budgets.write(record("old", "0.1", caller, at=NOW - timedelta(days=40)), record("new", "0.2", caller))
+    budgets.store.folding.fold()
+    backend = make_backend(budgets.address)
+    archive_records(backend, "2026-10-24", tmp_path / "archive", lambda _: None)
+    assert prune_records(backend, "2026-10-24", tmp_path / "archive").removed == 1
+
+    assert budgets.store.folding.correct(NOW) == 0
+    budgets.open()._budgets.run("UPDATE budget_counters SET settled = '0.9'")
+    # The month's of the project, and the participant's: the ledger has sums of what it has pruned.
+    assert budgets.store.folding.correct(NOW) == Decimal("0.7") + Decimal("0.6")
+
+    assert [budgets.figures(kind) for kind in kinds] == [
+        {"ak_1": usd("0.9", "0")},
+        {"participant ada": usd("0.3", "0")},
+    ]
 
 
 @pytest.mark.usefixtures("short_pages")

@@ -22,7 +22,7 @@ from tornado_proxy.budgets.counted_settlements import list_corrections
 from tornado_proxy.budgets.counters import FIRST_KEY, CounterKey, read_page, read_settled, sum_by_key
 from tornado_proxy.budgets.expected_counters import ExpectedCounters
 from tornado_proxy.budgets.schema import SELECT_CURSOR
-from tornado_proxy.domain.budget import CounterKind
+from tornado_proxy.domain.budget import CounterKind, encode_kind
 from tornado_proxy.ledger.database import Database
 from tornado_proxy.ledger.dialect import Dialect
 
@@ -51,10 +51,11 @@ class Comparison:
 
     def find_differing(self) -> Iterator[list[CounterKey]]:
         """Yield the keys of counters that seem to differ, some at a time."""
+        what = self._compared
         corrections = sum_by_key(self._list_corrections(self._position))
-        after: CounterKey | None = FIRST_KEY
+        after = FIRST_KEY if what.kinds else None
         while after is not None:
-            found, cursor = read_page(self._compared.budgets, after, self._compared.now, _PAGE_SIZE)
+            found, cursor = read_page(what.budgets, what.kinds, after, what.now, _PAGE_SIZE)
             self._advance(self._read_cursor() if cursor is None else cursor)
             expected = self._expected.read_page(after, _PAGE_SIZE)
             # Keys up to the end are known on both sides.
@@ -71,12 +72,15 @@ class Comparison:
 
     def list_differences(self, keys: Collection[CounterKey], last_seq: int) -> dict[CounterKey, Decimal]:
         """Return what counters lack, in a transaction that alone counts, and has counted up to `last_seq`."""
+        what = self._compared
         later = chain(self._list_amounts(last_seq), self._list_corrections(last_seq))
         rest = sum_by_key(pair for pair in later if pair[0] in keys)
         expected = self._expected.read(keys)
-        settled = read_settled(self._compared.budgets, keys)
+        settled = read_settled(what.budgets, keys)
         differences = {key: expected[key] + rest.get(key, Decimal(0)) - settled[key] for key in keys}
-        return {key: difference for key, difference in differences.items() if difference}
+        # Records can have been pruned since their sums were read.
+        whole = set(map(encode_kind, ledger_sums.list_whole(what.ledger, what.kinds, what.now)))
+        return {key: difference for key, difference in differences.items() if difference and key.kind in whole}
 
     def _advance(self, cursor: int) -> None:
         self._expected.add(self._list_amounts(cursor))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
@@ -63,7 +63,8 @@ _SELECT_SPENT = (
 # One statement, so that the counters and the cursor belong together.
 _SELECT_PAGE = (
     f"SELECT {COLUMNS}, settled, (SELECT value FROM budget_meta WHERE key = 'cursor') FROM budget_counters "  # noqa: S608  # names of ours
-    f"WHERE ({KEY_COLUMNS}) > (?, ?, ?, ?) AND period_begin <= ? AND (period_end IS NULL OR period_end > ?) "
+    f"WHERE ({KEY_COLUMNS}) > (?, ?, ?, ?) AND kind IN ({{kinds}}) AND period_begin <= ? "
+    "AND (period_end IS NULL OR period_end > ?) "
     f"ORDER BY {KEY_COLUMNS} LIMIT ?"
 )
 _OF_STATED = "AND subject IN (SELECT token_id FROM token_budgets)"
@@ -216,14 +217,15 @@ def read_spent(
 
 
 def read_page(
-    db: Database, after: CounterKey, now: datetime, limit: int
+    db: Database, kinds: Sequence[CounterKind], after: CounterKey, now: datetime, limit: int
 ) -> tuple[dict[CounterKey, Decimal], int | None]:
     """Return the spend of up to `limit` counters of current periods that follow a key, and the cursor at that moment.
 
     The cursor is None if there are no counters.
     """
     at = format_time(now)
-    rows = db.fetch_rows(_SELECT_PAGE, (*after.values, at, at, limit))
+    sql = _SELECT_PAGE.format(kinds=", ".join("?" * len(kinds)))
+    rows = db.fetch_rows(sql, (*after.values, *map(encode_kind, kinds), at, at, limit))
     spent = {CounterKey(*row[:5]): Decimal(str(row[5])) for row in rows}  # type: ignore[arg-type]  # text
     return spent, int(str(rows[0][6])) if rows else None
 

@@ -164,11 +164,11 @@ class Folding:
     def correct(self, now: datetime) -> Decimal:
         """Compare the current counters with the ledger, correct them, and return the sum of the differences in USD.
 
-        Nothing is locked while they do not differ.
+        Nothing is locked while they do not differ.  Those whose records may have been pruned are left alone.
         """
         self.fold()
         self.fold_settlements()
-        kinds = self.read_kinds()
+        kinds = ledger_sums.list_whole(self._ledger, self.read_kinds(), now)
         total = Decimal(0)
         with self._open_scratch() as scratch:
             expected = ExpectedCounters(scratch)

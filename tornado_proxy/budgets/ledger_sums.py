@@ -24,6 +24,7 @@ from tornado_proxy.ledger.changes import Position
 from tornado_proxy.ledger.database import Database
 from tornado_proxy.ledger.dialect import Dialect
 from tornado_proxy.ledger.rollup_rows import join_amount
+from tornado_proxy.ledger.rollups import SELECT_PRUNED
 from tornado_proxy.ledger.rows import format_time
 
 #: The scopes whose subjects the sums by hour and day know.
@@ -71,6 +72,20 @@ class SummedKinds:
 
     kinds: tuple[CounterKind, ...]
     seq: int
+
+
+def list_whole(ledger: Database, kinds: Iterable[CounterKind], now: datetime) -> list[CounterKind]:
+    """Return the kinds whose sums of current periods have all records.
+
+    Records that were pruned are in the sums by hour and day only, and so not in those of other kinds.
+    """
+    pruned_before = max((str(time) for (time,) in ledger.fetch_rows(SELECT_PRUNED)), default="")
+    return [
+        kind
+        for kind in kinds
+        if kind.scope in _ROLLED_SCOPES
+        or format_time(find_interval(kind.period, kind.start, now).begin) >= pruned_before
+    ]
 
 
 def read_sums(ledger: Database, kinds: Sequence[CounterKind], now: datetime, add: Add) -> list[SummedKinds]:
