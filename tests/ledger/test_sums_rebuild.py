@@ -16,7 +16,7 @@ from tests.ledger.reports.test_rollup_query import add_to_sums, fill
 from tests.ledger.sample_records import make_intent, make_record
 from tests.ledger.test_sums_verification import RECORDS, connect, find_differences, run
 from tornado_proxy.domain.record import RequestRecord
-from tornado_proxy.ledger import sums_rebuild
+from tornado_proxy.ledger import sums_rebuild, writer_turns
 from tornado_proxy.ledger.archives.archiving import archive_records
 from tornado_proxy.ledger.archives.pruning import prune_records
 from tornado_proxy.ledger.backends import make_backend
@@ -130,7 +130,7 @@ def test_sums_of_records_that_are_pruned_meanwhile_are_kept(tmp_path: Path, monk
 
     with connect(store) as db:
         sums = db.fetch_rows("SELECT * FROM rollups ORDER BY span, start")
-        monkeypatch.setattr(sums_rebuild.time, "sleep", prune)
+        monkeypatch.setattr(writer_turns.time, "sleep", prune)
         rebuild_all(store, db)
 
         assert pruned == [2]

@@ -32,6 +32,7 @@ from tornado_proxy.ledger.rollups import (
 )
 from tornado_proxy.ledger.sum_days import END_OF_DAY, TABLES, SumTable, is_pruned, list_days, read_day
 from tornado_proxy.ledger.sum_scratch import add_rows, clear_day, open_scratch
+from tornado_proxy.ledger.writer_turns import pause_for_writers
 
 #: A text after every day.
 END_OF_TIME = "~"
@@ -41,9 +42,6 @@ _PAGE_SIZE = 200
 
 #: Records that one transaction adds, for which these wait, too.
 _CATCH_UP_SIZE = 500
-
-#: Seconds between two transactions, at least.
-_MIN_PAUSE_S = 0.01
 
 #: The columns of a key, without the span.
 _Key = tuple[str, ...]
@@ -66,20 +64,8 @@ def catch_up(db: Database, dialect: Dialect) -> float:
     while more:
         began = time.monotonic()
         more = roll_up(db, dialect, _CATCH_UP_SIZE)
-        longest_s = max(longest_s, _pause(dialect, began))
+        longest_s = max(longest_s, pause_for_writers(dialect, began))
     return longest_s
-
-
-def _pause(dialect: Dialect, began: float) -> float:
-    """Return the seconds since the begin of a transaction that has ended; give writers as much time for theirs.
-
-    A writer that waits for an SQLite file does not queue: it asks again, after up to 0.1 s.  In the short gaps of
-    transactions that follow each other it would ask in vain, until its time is over.
-    """
-    elapsed_s = time.monotonic() - began
-    if not dialect.row_lock:
-        time.sleep(max(elapsed_s, _MIN_PAUSE_S))
-    return elapsed_s
 
 
 def rebuild(db: Database, dialect: Dialect, since: str = "", until: str = END_OF_TIME) -> Rebuilt:
@@ -145,7 +131,7 @@ class _Day:
         with self._db.transaction():
             began = time.monotonic()
             yield
-        self._longest_s = max(self._longest_s, _pause(self._dialect, began))
+        self._longest_s = max(self._longest_s, pause_for_writers(self._dialect, began))
 
     def _correct_shapes(self) -> None:
         """Correct the kinds of line items of the rows of the day."""

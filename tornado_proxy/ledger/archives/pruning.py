@@ -10,6 +10,7 @@ of removed records stay, so that none is stored a second time (ledger/pruned_req
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -27,9 +28,10 @@ from tornado_proxy.ledger.changes import SELECT_END, Position
 from tornado_proxy.ledger.database import Backend, Database
 from tornado_proxy.ledger.dialect import Dialect
 from tornado_proxy.ledger.pruned_requests import add_pruned, guard_pruned
-from tornado_proxy.ledger.rollups import roll_up
 from tornado_proxy.ledger.schema import SET_META, prepare
+from tornado_proxy.ledger.sums_rebuild import catch_up
 from tornado_proxy.ledger.writer.process_locks import ProcessLocks
+from tornado_proxy.ledger.writer_turns import pause_for_writers
 
 #: Records of one transaction, for which writers wait.
 _BATCH_SIZE = 500
@@ -63,14 +65,15 @@ def prune_records(backend: Backend, before: str, folder: Path) -> Pruned:
     removed = kept = 0
     with contextlib.closing(backend.connect(create=False)) as db:
         prepare(db, backend)  # an earlier version may have made the tables
-        while roll_up(db, backend.dialect):
-            pass
+        catch_up(db, backend.dialect)
         with db.transaction():
             guard_pruned(db, backend.dialect, max(_find_limit(db), before))
         for link in links:
             records = read_file(folder, link)
             while some := list(islice(records, _BATCH_SIZE)):
+                began = time.monotonic()
                 number = _prune_some(db, backend.dialect, some, before)
+                pause_for_writers(backend.dialect, began)
                 removed, kept = removed + number, kept + len(some) - number
     return Pruned(removed, kept)
 
