@@ -90,6 +90,19 @@ def test_head_is_the_one_that_tornado_writes(  # the arguments of a table
     asyncio.run(compare())
 
 
+@pytest.mark.parametrize("length", ["Content-Length", "content-length", "CONTENT-LENGTH"])
+def test_names_that_are_spelled_are_sent_as_they_are(length: str) -> None:
+    def receive(request: HTTPServerRequest) -> None:
+        response = find_connection(request).exchange
+        headers = [("x-request-id", "1"), ("via", "a"), ("X-Request-Id", "2"), (length, "2")]
+        response.begin_response(200, "OK", headers, spelled=True)
+        response.send(b"ok")
+        response.close()
+
+    expected = f"HTTP/1.1 200 OK\r\nx-request-id: 1\r\nvia: a\r\nX-Request-Id: 2\r\n{length}: 2\r\n\r\nok".encode()
+    assert asyncio.run(our_bytes(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n", receive)) == expected
+
+
 @pytest.mark.parametrize("value", ["a\r\nSet-Cookie: b", "a\nb", "a\rb"])
 def test_line_end_in_a_header_is_never_written(value: str) -> None:
     def receive(request: HTTPServerRequest) -> None:

@@ -154,7 +154,7 @@ def test_head_is_sent_as_get_and_its_response_has_no_body(
 
     received = connection.read_all()
     assert status_of(first) == 200
-    assert b"X-Request-Id: req_1" in first
+    assert b"x-request-id: req_1" in first
     assert received.count(b"HTTP/1.1 200") == 2
     assert b"gpt-4o-mini" not in received
     assert [request.method for request in provider.requests[-2:]] == ["GET", "GET"]

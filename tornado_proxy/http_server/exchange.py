@@ -178,18 +178,19 @@ class Exchange:
         last = self._last_byte
         return last is not None and last.done() and not last.cancelled() and last.exception() is None
 
-    def begin_response(self, status: int, reason: str, headers: Pairs) -> None:
+    def begin_response(self, status: int, reason: str, headers: Pairs, *, spelled: bool = False) -> None:
         """Set the response head, which is written together with the first bytes of the body.
 
         Args:
             status: Status code.
             reason: Reason phrase; replaced by the standard one if it cannot be sent (HTTP/2 has none).
             headers: Header names and values, already validated by wire/headers.py.
+            spelled: True if the names are sent as they are; else they are spelled as Tornado spells them.
         """
         if not (reason.isascii() and reason.isprintable() and reason):
             reason = responses.get(status, "Unknown")
         self._without_body |= status in _STATUSES_WITHOUT_BODY or status < 200
-        self._head = status, reason, _spell_names(headers)
+        self._head = status, reason, headers if spelled else _spell_names(headers)
 
     def send(self, data: bytes) -> asyncio.Future[None]:
         """Write `data`; empty data writes the head alone.  Return a future that is done when the socket has the bytes.
@@ -290,7 +291,8 @@ class Exchange:
 
     def _choose_framing(self, status: int, headers: Pairs, length: int | None) -> None:
         """Choose where the body ends (RFC 9112 section 6.3), and add the headers that say so."""
-        stated, is_http_1_1 = dict(headers).get("Content-Length"), self.incoming.version == "HTTP/1.1"
+        stated = dict(headers).get("Content-Length") or _find_length(headers)
+        is_http_1_1 = self.incoming.version == "HTTP/1.1"
         if self._without_body:
             self._remaining_bytes = 0
         elif stated is not None:
@@ -322,6 +324,13 @@ class Exchange:
                 self.abort()
                 raise HTTPOutputError("the response is longer than its Content-Length")
         return b"%x\r\n%b\r\n" % (len(data), data) if self._chunked and data else data
+
+
+def _find_length(headers: Pairs) -> str | None:
+    """Return the value of Content-Length in any spelling, None if it is missing; HTTP/2 has names in lower case."""
+    if "content-length" in map(str.lower, map(_get_name, headers)):
+        return next(value for name, value in headers if name.lower() == "content-length")
+    return None
 
 
 def _spell_names(headers: Pairs) -> Pairs:

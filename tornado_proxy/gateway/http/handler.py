@@ -362,7 +362,7 @@ class ProxyHandler:
         # A provider that is a proxy has an id of its own, by which its operator knows the request.
         if not (self._context and self._context.provider.is_proxy and _has_request_id(headers)):
             headers = [*headers, (REQUEST_ID_HEADER, self.request_id)]
-        self._exchange.begin_response(status, reason, [*headers, *self._cors] if self._cors else headers)
+        self._exchange.begin_response(status, reason, [*headers, *self._cors], spelled=True)
 
     @property
     def delivered(self) -> bool:

@@ -72,7 +72,9 @@ def read_members(body: bytes, names: Sequence[str]) -> Mapping[str, Any]:
         names_seen = [name for name, _ in seen]
         repeated = next(name for name in names_seen if names_seen.count(name) > 1)
         raise InvalidBody(f'the body contains "{repeated}" twice; send it once', param=repeated)
-    return {name: value for name, value in members.items() if value is not None}
+    if None in members.values():
+        return {name: value for name, value in members.items() if value is not None}
+    return members
 
 
 def split_members(body: bytes) -> list[tuple[str, msgspec.Raw]]:
