@@ -7,7 +7,7 @@ import pytest
 
 from tests.providers.anthropic.streams import JSON
 from tests.providers.reading import read, read_three_ways
-from tornado_proxy.domain.request import RequestFacts
+from tornado_proxy.domain.request import RequestFacts, WorkLimits
 from tornado_proxy.domain.usage import Basis, Meter
 from tornado_proxy.providers.anthropic.messages.endpoint import make_reader
 
@@ -41,6 +41,14 @@ def test_message_that_broke_off_is_an_estimate_by_both_lengths() -> None:
     # 400 and 80 bytes at four bytes a token
     amounts = [(each.meter, each.amount) for each in report.items[0].quantities]
     assert amounts == [(Meter.INPUT, 100), (Meter.OUTPUT, 20)]
+
+
+def test_response_that_is_no_message_costs_no_more_output_than_the_request_allows() -> None:
+    facts = RequestFacts(model="claude-sonnet-5", body_bytes=400, work=WorkLimits(output_tokens=5))
+
+    report = read(make_reader(facts, JSON), [b"<html>" + b"x" * 5000])
+
+    assert [(each.meter, each.amount) for each in report.items[0].quantities] == [(Meter.INPUT, 100), (Meter.OUTPUT, 5)]
 
 
 @pytest.mark.parametrize("usage", [{}, {"prompt_tokens": 3, "completion_tokens": 4}, {"input_tokens": None}])

@@ -55,7 +55,8 @@ def _make_body_reader(facts: RequestFacts) -> JsonReader:
         return report_message(message, usage, facts) if isinstance(usage, dict) else None
 
     def estimate_body(message: dict[str, object], response_bytes: int) -> UsageReport:
-        return estimate_message(facts, message, {}, token_estimate.estimate_tokens(response_bytes))
+        output_tokens = token_estimate.estimate_output(response_bytes, facts.work.output_tokens)
+        return estimate_message(facts, message, {}, output_tokens)
 
     return JsonReader(_MESSAGE, report_body, functools.partial(estimate_body, {}), estimate_body=estimate_body)
 

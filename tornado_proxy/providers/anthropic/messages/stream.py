@@ -92,12 +92,11 @@ class _Message:
         """Return the stated usage of an ended message, else an estimate."""
         if self.ended and self.stated_output is not None:
             return report_message(self.members, self.usage, request)
-        estimate = token_estimate.estimate_tokens(self.text_bytes)
+        limit = request.work.output_tokens
+        output = token_estimate.estimate_output(self.text_bytes, limit, self.stated_output or 0)
         if self.stated_output is None:
             # message_start states a few tokens of output in advance; their text can be among the bytes received.
-            output = max(estimate, read_count(self.usage, "output_tokens", []))
-        else:
-            output = self.stated_output + estimate
+            output = max(output, read_count(self.usage, "output_tokens", []))
         return estimate_message(request, self.members, self.usage, output)
 
 

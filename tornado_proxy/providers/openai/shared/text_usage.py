@@ -172,7 +172,8 @@ def estimate_text(facts: RequestFacts, output_bytes: int, response: Mapping[str,
     known = response or {}
     tiers = (as_text(known.get("service_tier")), facts.terms.service_tier)
     input_tokens = token_estimate.estimate_tokens(facts.body_bytes)
-    counts = ((Meter.INPUT, input_tokens), (Meter.OUTPUT, token_estimate.estimate_tokens(output_bytes)))
+    output_tokens = token_estimate.estimate_output(output_bytes, facts.work.output_tokens)
+    counts = ((Meter.INPUT, input_tokens), (Meter.OUTPUT, output_tokens))
     item = UsageItem(
         (*make_quantities(counts), *facts.inferred),
         model=as_text(known.get("model")),
