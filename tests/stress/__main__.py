@@ -1,4 +1,4 @@
-"""Long runs against the real server: python -m tests.stress leaving | stalled | storm [--help]
+"""Long runs against the real server: python -m tests.stress leaving | stalled | storm | callers [--help]
 
 Each prints a table and the promises that were broken; the exit code is 1 if a promise was broken.
 """
@@ -10,7 +10,7 @@ import asyncio
 import os
 import sys
 
-from tests.stress import disconnecting_clients, killed_server, stalled_clients
+from tests.stress import disconnecting_clients, distinct_callers, killed_server, stalled_clients
 from tests.stress.report import Report
 
 
@@ -30,8 +30,12 @@ def _run_killed(options: argparse.Namespace) -> Report:
     return killed_server.run(options.rounds)
 
 
+def _run_callers(options: argparse.Namespace) -> Report:
+    return asyncio.run(distinct_callers.run(distinct_callers.CallersRun(options.callers, options.concurrency)))
+
+
 def make_parser() -> argparse.ArgumentParser:
-    """Return the parser of the three runs and their sizes."""
+    """Return the parser of the runs and their sizes."""
     parser = argparse.ArgumentParser(
         prog="python -m tests.stress", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -53,6 +57,11 @@ def make_parser() -> argparse.ArgumentParser:
     storm = runs.add_parser("storm", help="kill -9 of the server under load, again and again")
     storm.add_argument("--rounds", type=int, default=50, help="times that it is killed (default 50)")
     storm.set_defaults(run=_run_killed)
+
+    callers = runs.add_parser("callers", help="a request of each of many callers, who have budgets and limits")
+    callers.add_argument("--callers", type=int, default=60_000, help="callers (default 60000)")
+    callers.add_argument("--at-once", dest="concurrency", type=int, default=32, help="callers at a time (default 32)")
+    callers.set_defaults(run=_run_callers)
     return parser
 
 

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from tests.harness import ROOT
-from tests.stress import disconnecting_clients, killed_server, stalled_clients
+from tests.stress import disconnecting_clients, distinct_callers, killed_server, stalled_clients
 from tests.stress.__main__ import make_parser
 
 
@@ -31,9 +31,15 @@ def test_killed_server_loses_no_request_and_counts_none_twice() -> None:
     assert killed_server.run(2).faults == []
 
 
+def test_many_callers_with_budgets_do_not_make_memory_grow() -> None:
+    report = asyncio.run(distinct_callers.run(distinct_callers.CallersRun(callers=400, connections=8)))
+
+    assert report.faults == []
+
+
 def test_each_run_is_documented_with_its_command() -> None:
     page = (ROOT / "docs" / "operations.md").read_text("utf-8")
 
-    for run in ("leaving", "stalled", "storm"):
+    for run in ("leaving", "stalled", "storm", "callers"):
         assert make_parser().parse_args([run]).run
         assert f"python -m tests.stress {run}" in page

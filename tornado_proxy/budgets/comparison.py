@@ -11,7 +11,7 @@ counter differ here; the transaction that corrects the counters compares those k
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -32,7 +32,7 @@ _PAGE_SIZE = 500
 
 @dataclass(frozen=True, slots=True)
 class Compared:
-    """What is compared: the counters of some kinds in the periods of `now`, with the records of the ledger."""
+    """The counters of some kinds in the periods of `now`, and the ledger whose records they are compared with."""
 
     budgets: Database
     ledger: Database
@@ -70,8 +70,9 @@ class Comparison:
                 yield differing
             after = end
 
-    def list_differences(self, keys: Collection[CounterKey], last_seq: int) -> dict[CounterKey, Decimal]:
-        """Return what counters lack, in a transaction that alone counts, and has counted up to `last_seq`."""
+    def list_differences(self, some: Iterable[CounterKey], last_seq: int) -> dict[CounterKey, Decimal]:
+        """Return the amounts that counters lack, in a transaction that alone counts, and has counted up to a seq."""
+        keys = frozenset(some)
         what = self._compared
         later = chain(self._list_amounts(last_seq), self._list_corrections(last_seq))
         rest = sum_by_key(pair for pair in later if pair[0] in keys)

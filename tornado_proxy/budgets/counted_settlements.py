@@ -1,4 +1,4 @@
-"""What settlements have added to counters, beside the figures that their records had at first."""
+"""The amounts that settlements have added to counters, beside the figures that their records had at first."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _SELECT_COUNTED = "SELECT counted_total, counted_subtotal FROM budget_reservatio
 def list_corrections(
     databases: tuple[Database, Database], kinds: Sequence[CounterKind], now: datetime, last_seq: int
 ) -> Iterator[CounterAmount]:
-    """Yield what current counters have of settlements that are counted, of records up to `last_seq`.
+    """Yield the amounts of current counters from settlements that are counted, of records up to `last_seq`.
 
     Args:
         databases: The budgets' database, and the ledger.

@@ -1,4 +1,4 @@
-"""What the records of the ledger say that counters have settled, in a scratch file, so that memory is bounded.
+"""The spend of counters by the records of the ledger, in a scratch file, so that memory is bounded.
 
     amounts, some at a time ──> scratch file ──┐
     counters, some at a time ──────────────────┴── in the order of their keys ──> those that differ
