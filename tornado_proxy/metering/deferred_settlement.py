@@ -32,8 +32,8 @@ from tornado_proxy.metering.container_time import RequestSpan, make_container_ti
 from tornado_proxy.metering.deferred_fetch import DeferredFetch, Ended, Fetched, Missing, Unfinished, make_facts
 from tornado_proxy.metering.passing_usage import PassingUsage
 from tornado_proxy.metering.poll_schedule import Poll, PollSchedule, PollState
+from tornado_proxy.metering.report_checks import limit_names, note_unknown_counts
 from tornado_proxy.metering.stopped_work import StoppedWork
-from tornado_proxy.metering.unknown_usage import note_unknown_counts
 from tornado_proxy.observability import metrics
 from tornado_proxy.pricing.book.price_book import Tariff
 from tornado_proxy.providers.contract import DeferredUsage
@@ -315,7 +315,7 @@ def _warn(request: PendingRequest, reason: str) -> None:
 def _make_settlement(snapshot: Snapshot, request: PendingRequest, report: UsageReport) -> Settlement:
     key = request.deferred_facts.made_with
     tariff = _find_tariff(snapshot, request)
-    charge = tariff.charge(report, request.model_requested, request.started_at)
+    charge = tariff.charge(limit_names(report), request.model_requested, request.started_at)
     report, cost = charge.report, merge_items(charge.cost)
     settled_at = datetime.now(UTC)
     account = "" if key is None else key.fingerprint

@@ -22,8 +22,7 @@ from tornado_proxy.domain.request import DeferredRatingFacts, RequestFacts
 from tornado_proxy.domain.usage import Basis, UsageReport
 from tornado_proxy.metering.container_time import RequestSpan, make_container_time
 from tornado_proxy.metering.passing_usage import PassingUsage
-from tornado_proxy.metering.text_limits import cut_name, limit_names
-from tornado_proxy.metering.unknown_usage import note_unknown_counts
+from tornado_proxy.metering.report_checks import cut_name, limit_names, note_unknown_counts
 from tornado_proxy.observability import metrics
 from tornado_proxy.pricing.book.calculator import bill
 from tornado_proxy.pricing.book.price_book import Charge, Tariff

@@ -1,4 +1,4 @@
-"""Counts that a provider states and no reader knows are noted; every count of the SDKs' usage types is known."""
+"""Long names of a response are not kept.  Counts that no reader knows are noted; all of the SDKs' types are known."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import anthropic.types.beta
+import msgspec
 import openai.types
 import openai.types.audio.transcription
 import openai.types.create_embedding_response
@@ -20,9 +21,13 @@ import pydantic
 import pytest
 from prometheus_client import REGISTRY
 
-from tornado_proxy.metering import unknown_usage
-from tornado_proxy.metering.unknown_usage import note_unknown_counts
+from tornado_proxy.domain.usage import Basis, UsageItem, UsageReport
+from tornado_proxy.metering import report_checks
+from tornado_proxy.metering.report_checks import cut_name, limit_names, note_unknown_counts
 from tornado_proxy.providers.registry import PROVIDERS
+
+LONG = "m" * 513
+FAULT = "the response has a name of 513 characters, which is not kept"
 
 UNKNOWN = "which this version does not know: they are charged only as a part of others"
 
@@ -85,7 +90,7 @@ def test_unknown_counts_are_noted(usage: dict[str, Any] | None, notes: tuple[str
 def test_each_unknown_name_is_logged_once_and_each_count_is_counted(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(unknown_usage, "_told", set())
+    monkeypatch.setattr(report_checks, "_told", set())
     labels = {"provider": "anthropic"}
     before = REGISTRY.get_sample_value("llm_proxy_unknown_usage_total", labels) or 0
 
@@ -95,3 +100,27 @@ def test_each_unknown_name_is_logged_once_and_each_count_is_counted(
     assert [vars(line)["name_of_count"] for line in caplog.records] == ["image_requests", "video_seconds"]
     assert {line.levelno for line in caplog.records} == {logging.WARNING}
     assert REGISTRY.get_sample_value("llm_proxy_unknown_usage_total", labels) == before + 3
+
+
+def test_names_of_a_real_response_are_kept() -> None:
+    report = UsageReport((UsageItem((), model="m" * 512),), Basis.PENDING, model="gpt-5.4", object_id="resp_1")
+
+    assert limit_names(report) is report
+
+
+def test_name_that_is_too_long_is_missing_and_a_fault_says_so() -> None:
+    report = UsageReport((UsageItem((), model=LONG),), Basis.REPORTED, model=LONG, objects=("item_1", LONG))
+
+    limited = limit_names(report)
+
+    assert limited == UsageReport((UsageItem(()),), Basis.REPORTED, objects=("item_1",), faults=(FAULT,))
+
+
+def test_pending_usage_of_an_object_that_cannot_be_named_is_unsettled() -> None:
+    limited = limit_names(UsageReport(basis=Basis.PENDING, object_id=LONG))
+
+    assert limited == msgspec.structs.replace(UsageReport(), basis=Basis.UNSETTLED, faults=(FAULT,))
+
+
+def test_request_id_of_a_provider_is_cut() -> None:
+    assert (cut_name(LONG), cut_name("req_1"), cut_name(None)) == ("m" * 512, "req_1", None)
