@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator
 from decimal import Decimal
@@ -260,6 +261,36 @@ def test_reference_to_a_foreign_object_in_a_body_is_not_found(
     assert response.status_code == 404
     assert FOREIGN in response.text
     assert not any(FOREIGN in str(request.body) for request in simulator.requests)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    ("first", "then"),
+    [
+        ({"thread": {"type": "create"}}, {"thread": {"type": "continue", "previous_message_id": "{}"}}),
+        ({"diagnostics": {"previous_message_id": None}}, {"diagnostics": {"previous_message_id": "{}"}}),
+    ],
+)
+def test_message_that_a_request_asks_to_keep_can_be_named_later(
+    claude: anthropic.Anthropic, first: dict[str, Any], then: dict[str, Any], stream: bool
+) -> None:
+    if stream:
+        with claude.messages.stream(**MESSAGE, extra_body=first) as events:
+            message_id = events.get_final_message().id
+    else:
+        message_id = claude.messages.create(**MESSAGE, extra_body=first).id
+    body = json.loads(json.dumps(then).replace("{}", message_id))
+
+    assert claude.messages.create(**MESSAGE, extra_body=body).id != message_id
+
+
+def test_message_that_is_not_kept_is_not_found(claude: anthropic.Anthropic) -> None:
+    message_id = claude.messages.create(**MESSAGE).id
+
+    with pytest.raises(anthropic.NotFoundError):
+        claude.messages.create(
+            **MESSAGE, extra_body={"thread": {"type": "continue", "previous_message_id": message_id}}
+        )
 
 
 @pytest.mark.parametrize("content_type", ["application/sdp", "multipart/form-data; boundary=x", "text/plain", ""])

@@ -81,6 +81,7 @@ class RequestFacts(msgspec.Struct, frozen=True):
     `charges_code_execution` is True if the provider charges the time of a container that runs code for the request, and
     the response does not show that.
     `work` limits the cost of the request.
+    `names_response` is True if later requests can name the response because this one asks for it, where others cannot.
     `described` are members that say who and what the request is made for, as (path, text): `metadata.user_id`.
     """
 
@@ -100,6 +101,7 @@ class RequestFacts(msgspec.Struct, frozen=True):
     seen_output_bytes: int = 0
     work: WorkLimits = UNKNOWN_WORK
     charges_code_execution: bool = False
+    names_response: bool = False
     described: tuple[tuple[str, str], ...] = ()
 
     @property

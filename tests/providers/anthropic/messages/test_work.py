@@ -52,6 +52,14 @@ def test_media_are_no_text(kind: str) -> None:
     assert not work(messages=[{"role": "user", "content": [{"type": kind}]}]).text_only
 
 
+@pytest.mark.parametrize(
+    ("thread", "text_only"),
+    [({"type": "create"}, True), ({"type": "continue", "previous_message_id": "msg_1"}, False), ({"type": 1}, False)],
+)
+def test_continued_thread_has_input_that_the_body_does_not_show(thread: object, text_only: bool) -> None:
+    assert work(thread=thread).text_only is text_only
+
+
 def test_text_that_mentions_an_image_is_text() -> None:
     assert work(messages=[{"role": "user", "content": 'the word "image" in quotes'}]).text_only
 

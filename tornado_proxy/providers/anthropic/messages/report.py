@@ -53,7 +53,7 @@ def report_message(
         raw=msgspec.json.encode(usage).decode(),
         model=attempt.model,
         object_id=as_text(message.get("id")),
-        names_object=False,  # no path has the id of a message
+        names_object=facts.names_response,
         objects=_list_containers(message),
         containers=containers,
         faults=(*findings.faults, *findings.notes, *(use.note for use in containers)),
@@ -86,7 +86,7 @@ def estimate_message(
         raw=msgspec.json.encode(usage).decode() if usage else None,
         model=model,
         object_id=as_text(message.get("id")),
-        names_object=False,  # no path has the id of a message
+        names_object=facts.names_response,
         objects=_list_containers(message),
         containers=containers,
         estimate_method=token_estimate.METHOD,

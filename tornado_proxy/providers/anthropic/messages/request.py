@@ -35,6 +35,9 @@ from tornado_proxy.providers.shared.json_body import (
 #: The member that says who the request is made for, in `user_id` (Anthropic API reference, "Create a message").
 _DESCRIBED = ("metadata",)
 
+#: Members with which the provider keeps a message, so that later requests name it as `previous_message_id`.
+_NAMING = ("thread", "diagnostics")
+
 #: The members of a request that read_facts() needs.
 MEMBERS = (
     "model",
@@ -47,6 +50,7 @@ MEMBERS = (
     "container",
     "max_tokens",
     "mcp_servers",
+    *_NAMING,
     *_DESCRIBED,
 )
 
@@ -89,6 +93,7 @@ def read_facts(body: bytes, members: Mapping[str, Any]) -> RequestFacts:
         references=_read_references(members),
         work=read_work(members, body),
         charges_code_execution=charges_code_execution(tool_types),
+        names_response=any(isinstance(members.get(name), dict) for name in _NAMING),
         described=read_described(members, _DESCRIBED),
     )
 

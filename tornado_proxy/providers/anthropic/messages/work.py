@@ -27,10 +27,16 @@ def read_work(members: Mapping[str, Any], body: bytes) -> WorkLimits:
     """
     return WorkLimits(
         output_tokens=read_limit(members, "max_tokens"),
-        text_only=is_text_only(body, _OPAQUE_CONTENT),
+        text_only=is_text_only(body, _OPAQUE_CONTENT) and not _continues_thread(members),
         tool_calls=_read_tool_calls(members),
         names_models=not isinstance(members.get("fallbacks"), str),
     )
+
+
+def _continues_thread(members: Mapping[str, Any]) -> bool:
+    """Return True if the provider adds the earlier turns to the input."""
+    thread = members.get("thread")
+    return isinstance(thread, dict) and thread.get("type") != "create"
 
 
 def _read_tool_calls(members: Mapping[str, Any]) -> int | None:
