@@ -15,7 +15,7 @@ from msgspec.structs import replace
 
 from tests.ledger.sample_records import make_intent, make_record
 from tornado_proxy.budgets.backends import open_store
-from tornado_proxy.budgets.slices import Slices
+from tornado_proxy.budgets.leases.slices import Slices
 from tornado_proxy.budgets.store import BudgetStore
 from tornado_proxy.domain.budget import (
     Budget,

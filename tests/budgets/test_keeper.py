@@ -18,7 +18,7 @@ from prometheus_client import REGISTRY
 from tests.budgets.conftest import CALLER, MONTH, BudgetsUnderTest, record, reservation, usd
 from tornado_proxy.budgets import schedule
 from tornado_proxy.budgets.keeper import BudgetKeeper, BudgetLedger, BudgetListeners
-from tornado_proxy.budgets.rates import STREAM_ENDED
+from tornado_proxy.budgets.limits.rates import STREAM_ENDED
 from tornado_proxy.budgets.store import BudgetStore
 from tornado_proxy.domain.budget import Budget, BudgetLimits, BudgetWarning, CounterPlan, CounterState, Refusal
 from tornado_proxy.domain.errors import LedgerUnavailable

@@ -24,7 +24,7 @@ from tests.budgets.conftest import (
     settlement,
     usd,
 )
-from tornado_proxy.budgets import counters, ledger_sums
+from tornado_proxy.budgets.counting import counters, ledger_sums
 from tornado_proxy.domain.attribution import Attribution
 from tornado_proxy.domain.budget import (
     TOKEN_TOTAL,

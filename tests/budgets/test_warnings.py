@@ -9,7 +9,7 @@ from decimal import Decimal
 import pytest
 
 from tests.budgets.conftest import CALLER, MONTH, BudgetsUnderTest, record
-from tornado_proxy.budgets import counters
+from tornado_proxy.budgets.counting import counters
 from tornado_proxy.budgets.store import BudgetStore
 from tornado_proxy.domain.budget import Budget, BudgetChange, BudgetLimits, CounterKind, CounterPlan, Period, Scope
 

@@ -7,7 +7,7 @@ from decimal import Decimal
 
 import pytest
 
-from tornado_proxy.budgets.counters import make_key
+from tornado_proxy.budgets.counting.counters import make_key
 from tornado_proxy.budgets.store import OpenReservation
 from tornado_proxy.domain.budget import (
     TOKEN_TOTAL,

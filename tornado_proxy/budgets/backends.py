@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from tornado_proxy.budgets.slices import Slices
+from tornado_proxy.budgets.leases.slices import Slices
 from tornado_proxy.budgets.store import BudgetDatabases, BudgetStore
 from tornado_proxy.domain.ledger_address import LedgerAddress
 from tornado_proxy.ledger.backends import make_backend

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
 
-from tornado_proxy.budgets.ledger_records import RecordGroup
+from tornado_proxy.budgets.counting.ledger_records import RecordGroup
 from tornado_proxy.domain.brake import Brake, BrakeLimits
 from tornado_proxy.domain.budget import Amount, CounterKind, Period, Scope, Spender
 from tornado_proxy.ledger.database import Database

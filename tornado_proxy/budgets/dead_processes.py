@@ -14,9 +14,9 @@ from __future__ import annotations
 
 import time
 
-from tornado_proxy.budgets.folding import Folding
-from tornado_proxy.budgets.leasing import Leasing
-from tornado_proxy.budgets.rates import Rates
+from tornado_proxy.budgets.counting.folding import Folding
+from tornado_proxy.budgets.leases.leasing import Leasing
+from tornado_proxy.budgets.limits.rates import Rates
 from tornado_proxy.ledger.database import Database, Liveness
 from tornado_proxy.ledger.writer.process_locks import ProcessLocks
 

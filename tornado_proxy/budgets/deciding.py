@@ -12,9 +12,9 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tornado_proxy.budgets.counters import CounterKey
-from tornado_proxy.budgets.rates import BucketKey, find_bucket_key
-from tornado_proxy.budgets.slices import key_budgets
+from tornado_proxy.budgets.counting.counters import CounterKey
+from tornado_proxy.budgets.leases.slices import key_budgets
+from tornado_proxy.budgets.limits.rates import BucketKey, find_bucket_key
 from tornado_proxy.budgets.store import BudgetStore
 from tornado_proxy.domain.budget import BudgetRefusal, Refusal, Reservation
 from tornado_proxy.domain.rate import RateRefusal

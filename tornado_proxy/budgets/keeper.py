@@ -24,10 +24,10 @@ from typing import Any, TypeVar
 
 from tornado_proxy.budgets.backends import has_budgets, open_store
 from tornado_proxy.budgets.deciding import Decisions, Demand
-from tornado_proxy.budgets.rates import NOTHING_USED, RateEnd
+from tornado_proxy.budgets.leases.slices import Slices
+from tornado_proxy.budgets.limits.rates import NOTHING_USED, RateEnd
 from tornado_proxy.budgets.report_reader import ReportReader, run_in_thread
 from tornado_proxy.budgets.schedule import Schedule
-from tornado_proxy.budgets.slices import Slices
 from tornado_proxy.budgets.store import BudgetStore
 from tornado_proxy.budgets.work_queue import Read, Wake, Work, WorkQueue
 from tornado_proxy.domain.brake import Brake

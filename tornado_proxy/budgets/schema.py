@@ -21,8 +21,8 @@ Amounts are decimal strings, times RFC 3339 UTC.
 from __future__ import annotations
 
 from tornado_proxy.budgets.brakes import create_brake_tables
-from tornado_proxy.budgets.leasing import create_lease_tables
-from tornado_proxy.budgets.rates import create_rate_tables
+from tornado_proxy.budgets.leases.leasing import create_lease_tables
+from tornado_proxy.budgets.limits.rates import create_rate_tables
 from tornado_proxy.budgets.token_budgets import create_token_budgets
 from tornado_proxy.budgets.warnings import create_warnings
 from tornado_proxy.ledger.dialect import Dialect

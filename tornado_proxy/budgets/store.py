@@ -24,7 +24,7 @@ from datetime import datetime
 from decimal import Decimal
 
 from tornado_proxy.budgets import token_budgets
-from tornado_proxy.budgets.counters import (
+from tornado_proxy.budgets.counting.counters import (
     CounterChanges,
     CounterKey,
     Counters,
@@ -37,15 +37,15 @@ from tornado_proxy.budgets.counters import (
     read_own_counters,
     write_counter,
 )
+from tornado_proxy.budgets.counting.folding import Folding, OpenScratch
+from tornado_proxy.budgets.counting.ledger_records import RecordGroup
+from tornado_proxy.budgets.counting.record_source import RecordSource
 from tornado_proxy.budgets.dead_processes import DeadProcesses
-from tornado_proxy.budgets.folding import Folding, OpenScratch
-from tornado_proxy.budgets.leasing import Leasing
-from tornado_proxy.budgets.ledger_records import RecordGroup
-from tornado_proxy.budgets.rate_leasing import RateLeasing
-from tornado_proxy.budgets.rates import NOTHING_USED, LockedBuckets, RateEnd, Rates
-from tornado_proxy.budgets.record_source import RecordSource
+from tornado_proxy.budgets.leases.leasing import Leasing
+from tornado_proxy.budgets.leases.slices import Slices, key_budgets
+from tornado_proxy.budgets.limits.rate_leasing import RateLeasing
+from tornado_proxy.budgets.limits.rates import NOTHING_USED, LockedBuckets, RateEnd, Rates
 from tornado_proxy.budgets.schema import create_tables
-from tornado_proxy.budgets.slices import Slices, key_budgets
 from tornado_proxy.domain.budget import (
     Amount,
     Budget,

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from decimal import Decimal
 
-from tornado_proxy.budgets.counters import CounterKey
+from tornado_proxy.budgets.counting.counters import CounterKey
 from tornado_proxy.domain.budget import TOKEN_TOTAL, TokenBudget, encode_kind
 from tornado_proxy.ledger.database import Database
 from tornado_proxy.ledger.dialect import Dialect

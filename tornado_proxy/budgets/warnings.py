@@ -13,7 +13,7 @@ from datetime import datetime
 from decimal import Decimal
 
 from tornado_proxy.budgets import token_budgets
-from tornado_proxy.budgets.counters import FIRST_KEY, CounterKey, key_of_state, make_state, read_spent
+from tornado_proxy.budgets.counting.counters import FIRST_KEY, CounterKey, key_of_state, make_state, read_spent
 from tornado_proxy.domain.budget import THRESHOLDS_PERCENT, TOKEN_TOTAL, BudgetLimits, BudgetWarning, decode_kind
 from tornado_proxy.ledger.database import Database
 from tornado_proxy.ledger.dialect import Dialect

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tornado_proxy.budgets.deciding import Demand
-from tornado_proxy.budgets.rates import RateEnd
+from tornado_proxy.budgets.limits.rates import RateEnd
 from tornado_proxy.budgets.store import BudgetStore
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 
-from tornado_proxy.budgets.counters import key_of_state
+from tornado_proxy.budgets.counting.counters import key_of_state
 from tornado_proxy.budgets.periods import find_interval
 from tornado_proxy.budgets.store import OpenReservation
 from tornado_proxy.domain.budget import (

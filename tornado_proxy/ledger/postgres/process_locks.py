@@ -26,8 +26,8 @@ _SELECT_OWNER = (
     "AND (classid::bigint << 32) | objid::bigint = ?"
 )
 
-#: Twice as long as a process uses slices of budgets without the database (budgets/slices.py), which is the longest time
-#: that it acts on earlier queries.
+#: Twice as long as a process uses slices of budgets without the database (budgets/leases/slices.py), which is the
+#: longest time that it acts on earlier queries.
 _GRACE_S = 10.0
 
 

@@ -21,8 +21,8 @@ from decimal import Decimal
 
 import msgspec
 
-from tornado_proxy.budgets.counters import CounterKey, make_key
-from tornado_proxy.budgets.rate_slices import RateSlices
+from tornado_proxy.budgets.counting.counters import CounterKey, make_key
+from tornado_proxy.budgets.limits.rate_slices import RateSlices
 from tornado_proxy.domain.budget import Amount, Budget, BudgetedSpender, Reservation
 from tornado_proxy.domain.cost import CostBound
 from tornado_proxy.domain.usage import Basis

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from tests.budgets.conftest import CALLER, NOW, BudgetsUnderTest, record, usd
-from tornado_proxy.budgets import comparison
-from tornado_proxy.budgets.counters import COLUMNS
+from tornado_proxy.budgets.counting import comparison
+from tornado_proxy.budgets.counting.counters import COLUMNS
 from tornado_proxy.budgets.store import BudgetStore
 from tornado_proxy.domain.budget import Budget, BudgetLimits, CounterKind, Period, Scope
 from tornado_proxy.ledger.archives.archiving import archive_records

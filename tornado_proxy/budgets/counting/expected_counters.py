@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterable
 from decimal import Decimal
 from itertools import islice
 
-from tornado_proxy.budgets.counters import CounterKey
+from tornado_proxy.budgets.counting.counters import CounterKey
 from tornado_proxy.ledger.database import Database
 from tornado_proxy.ledger.dialect import Insert
 from tornado_proxy.ledger.rollup_rows import REST_PLACES, join_amount, split_amount

@@ -21,8 +21,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
-from tornado_proxy.budgets import ledger_records, unheld_requests
-from tornado_proxy.budgets.counters import (
+from tornado_proxy.budgets.counting import ledger_records
+from tornado_proxy.budgets.counting.counters import (
     COLUMNS,
     HAS_KEY,
     KEY_COLUMNS,
@@ -33,9 +33,10 @@ from tornado_proxy.budgets.counters import (
     make_keys,
     write_counter,
 )
-from tornado_proxy.budgets.ledger_records import RecordGroup
-from tornado_proxy.budgets.slices import Slices
-from tornado_proxy.budgets.unheld_requests import UnheldRequest
+from tornado_proxy.budgets.counting.ledger_records import RecordGroup
+from tornado_proxy.budgets.leases import unheld_requests
+from tornado_proxy.budgets.leases.slices import Slices
+from tornado_proxy.budgets.leases.unheld_requests import UnheldRequest
 from tornado_proxy.domain.budget import CounterKind
 from tornado_proxy.domain.cost import CostBound
 from tornado_proxy.domain.usage import Basis

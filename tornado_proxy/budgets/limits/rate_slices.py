@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from tornado_proxy.budgets.rates import BucketKey, LockedBuckets
+from tornado_proxy.budgets.limits.rates import BucketKey, LockedBuckets
 from tornado_proxy.domain.rate import RateClaim, RateUnit
 
 #: Seconds for which leased units can be taken.

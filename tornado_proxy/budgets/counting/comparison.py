@@ -17,10 +17,10 @@ from datetime import datetime
 from decimal import Decimal
 from itertools import chain
 
-from tornado_proxy.budgets import ledger_sums
-from tornado_proxy.budgets.counted_settlements import list_corrections
-from tornado_proxy.budgets.counters import FIRST_KEY, CounterKey, read_page, read_settled, sum_by_key
-from tornado_proxy.budgets.expected_counters import ExpectedCounters
+from tornado_proxy.budgets.counting import ledger_sums
+from tornado_proxy.budgets.counting.counted_settlements import list_corrections
+from tornado_proxy.budgets.counting.counters import FIRST_KEY, CounterKey, read_page, read_settled, sum_by_key
+from tornado_proxy.budgets.counting.expected_counters import ExpectedCounters
 from tornado_proxy.budgets.schema import SELECT_CURSOR
 from tornado_proxy.domain.budget import CounterKind, encode_kind
 from tornado_proxy.ledger.database import Database

@@ -8,9 +8,9 @@ import pytest
 from msgspec import structs
 
 from tests.budgets.conftest import CALLER, MONTH, BudgetsUnderTest, cost, intent, reservation, settlement, usd
-from tests.budgets.test_slices import lease, raw_reserved
+from tests.budgets.leases.test_slices import lease, raw_reserved
 from tests.ledger.sample_records import make_record
-from tornado_proxy.budgets.slices import Slices
+from tornado_proxy.budgets.leases.slices import Slices
 from tornado_proxy.budgets.store import BudgetStore
 from tornado_proxy.domain.budget import Budget
 from tornado_proxy.domain.cost import CostBound

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 
-from tornado_proxy.budgets.ledger_records import SPENDER_COLUMNS, make_spender
+from tornado_proxy.budgets.counting.ledger_records import SPENDER_COLUMNS, make_spender
 from tornado_proxy.domain.budget import Spender
 from tornado_proxy.domain.usage import Basis
 from tornado_proxy.ledger.database import Database, StoreError

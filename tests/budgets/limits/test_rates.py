@@ -8,7 +8,7 @@ from decimal import Decimal
 import pytest
 
 from tests.budgets.conftest import BudgetsUnderTest
-from tornado_proxy.budgets.rates import STREAM_ENDED, RateEnd
+from tornado_proxy.budgets.limits.rates import STREAM_ENDED, RateEnd
 from tornado_proxy.budgets.store import BudgetStore
 from tornado_proxy.domain.budget import Budget, BudgetedSpender, CounterKind, Period, Reservation, Scope, Spender
 from tornado_proxy.domain.cost import CostBound

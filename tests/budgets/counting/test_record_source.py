@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from tests.budgets.conftest import CALLER, MONTH, NOW, BudgetsUnderTest, record, reservation, settlement, usd
-from tornado_proxy.budgets import ledger_records
 from tornado_proxy.budgets.backends import open_store
-from tornado_proxy.budgets.slices import Slices
+from tornado_proxy.budgets.counting import ledger_records
+from tornado_proxy.budgets.leases.slices import Slices
 from tornado_proxy.budgets.store import BudgetStore
 from tornado_proxy.domain.budget import Budget
 from tornado_proxy.domain.record import RequestRecord

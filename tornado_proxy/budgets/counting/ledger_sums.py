@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 
-from tornado_proxy.budgets import ledger_records
-from tornado_proxy.budgets.counters import CounterKey, make_keys
-from tornado_proxy.budgets.ledger_records import SeqWindow, SpendGroup
+from tornado_proxy.budgets.counting import ledger_records
+from tornado_proxy.budgets.counting.counters import CounterKey, make_keys
+from tornado_proxy.budgets.counting.ledger_records import SeqWindow, SpendGroup
 from tornado_proxy.budgets.periods import find_interval
 from tornado_proxy.domain.budget import CounterKind, Interval, Period, Scope, Spender
 from tornado_proxy.ledger.changes import Position

@@ -21,11 +21,11 @@ from msgspec import structs
 from tests.budgets.conftest import CALLER, MONTH, NOW, BudgetsUnderTest, _create, record, reservation, settlement, usd
 from tests.budgets.test_keeper import BUDGET, figures, now, open_keeper, wait_for_figures
 from tornado_proxy.budgets import dead_processes
-from tornado_proxy.budgets import slices as slices_module
 from tornado_proxy.budgets.backends import open_store
-from tornado_proxy.budgets.counters import CounterKey
+from tornado_proxy.budgets.counting.counters import CounterKey
 from tornado_proxy.budgets.keeper import BudgetKeeper
-from tornado_proxy.budgets.slices import Slices
+from tornado_proxy.budgets.leases import slices as slices_module
+from tornado_proxy.budgets.leases.slices import Slices
 from tornado_proxy.budgets.store import BudgetStore
 from tornado_proxy.domain.budget import (
     Budget,

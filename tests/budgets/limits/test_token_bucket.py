@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tornado_proxy.budgets.token_bucket import UNIT_DEBT, TokenBucket, decode_bucket
+from tornado_proxy.budgets.limits.token_bucket import UNIT_DEBT, TokenBucket, decode_bucket
 
 LIMIT = 60
 SECOND_US = 1_000_000

@@ -6,10 +6,10 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime
 from decimal import Decimal
 
-from tornado_proxy.budgets import ledger_records
-from tornado_proxy.budgets.counters import make_keys
-from tornado_proxy.budgets.ledger_records import CountedRecord
-from tornado_proxy.budgets.ledger_sums import CounterAmount, is_current
+from tornado_proxy.budgets.counting import ledger_records
+from tornado_proxy.budgets.counting.counters import make_keys
+from tornado_proxy.budgets.counting.ledger_records import CountedRecord
+from tornado_proxy.budgets.counting.ledger_sums import CounterAmount, is_current
 from tornado_proxy.domain.budget import Amount, CounterKind
 from tornado_proxy.ledger.database import Database
 

@@ -14,15 +14,15 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tests.budgets.conftest import BudgetsUnderTest, _create
+from tests.budgets.limits.test_rates import claim, reservation, take
 from tests.budgets.test_keeper import open_keeper
-from tests.budgets.test_rates import claim, reservation, take
-from tornado_proxy.budgets import rate_leasing, rate_slices, rates, token_bucket
 from tornado_proxy.budgets.keeper import BudgetKeeper
-from tornado_proxy.budgets.rate_slices import RateSlices
-from tornado_proxy.budgets.rates import NOTHING_USED, STREAM_ENDED
-from tornado_proxy.budgets.slices import Slices
+from tornado_proxy.budgets.leases.slices import Slices
+from tornado_proxy.budgets.limits import rate_leasing, rate_slices, rates, token_bucket
+from tornado_proxy.budgets.limits.rate_slices import RateSlices
+from tornado_proxy.budgets.limits.rates import NOTHING_USED, STREAM_ENDED
+from tornado_proxy.budgets.limits.token_bucket import UNIT_DEBT, TokenBucket
 from tornado_proxy.budgets.store import BudgetStore
-from tornado_proxy.budgets.token_bucket import UNIT_DEBT, TokenBucket
 from tornado_proxy.domain.rate import RateClaim, RateRefusal, RateUnit
 from tornado_proxy.ledger.postgres.process_locks import PostgresProcessLocks
 

@@ -7,8 +7,8 @@ seq   ... cursor ─┬───────────────────
 
 from __future__ import annotations
 
-from tornado_proxy.budgets import ledger_records
-from tornado_proxy.budgets.ledger_records import RecordGroup
+from tornado_proxy.budgets.counting import ledger_records
+from tornado_proxy.budgets.counting.ledger_records import RecordGroup
 from tornado_proxy.ledger.database import Database
 from tornado_proxy.ledger.dialect import Dialect
 from tornado_proxy.ledger.writer.committed_records import CommittedBatch, CommittedRecords

@@ -9,19 +9,20 @@ from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from decimal import Decimal
 
-from tornado_proxy.budgets import brakes, ledger_records, ledger_sums, token_budgets, warnings
-from tornado_proxy.budgets.comparison import Compared, Comparison
-from tornado_proxy.budgets.counted_settlements import list_corrections
-from tornado_proxy.budgets.counters import (
+from tornado_proxy.budgets import brakes, token_budgets, warnings
+from tornado_proxy.budgets.counting import ledger_records, ledger_sums
+from tornado_proxy.budgets.counting.comparison import Compared, Comparison
+from tornado_proxy.budgets.counting.counted_settlements import list_corrections
+from tornado_proxy.budgets.counting.counters import (
     CounterChanges,
     CounterKey,
     decode_keys,
     make_keys,
 )
-from tornado_proxy.budgets.expected_counters import ExpectedCounters
-from tornado_proxy.budgets.ledger_records import CountedRecord, RecordGroup
-from tornado_proxy.budgets.ledger_sums import Add, CounterAmount
-from tornado_proxy.budgets.record_source import RecordSource
+from tornado_proxy.budgets.counting.expected_counters import ExpectedCounters
+from tornado_proxy.budgets.counting.ledger_records import CountedRecord, RecordGroup
+from tornado_proxy.budgets.counting.ledger_sums import Add, CounterAmount
+from tornado_proxy.budgets.counting.record_source import RecordSource
 from tornado_proxy.budgets.schema import INSERT_CURSOR, SELECT_CURSOR, SET_CURSOR
 from tornado_proxy.domain.brake import Brake, BrakeLimits
 from tornado_proxy.domain.budget import (

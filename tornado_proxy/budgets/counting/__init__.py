@@ -1,0 +1,1 @@
+"""Counts what the records of the ledger have cost, in counters of the budgets."""

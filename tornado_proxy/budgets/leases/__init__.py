@@ -1,0 +1,1 @@
+"""Slices of counters, from which a process reserves without a transaction."""
