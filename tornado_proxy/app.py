@@ -29,8 +29,8 @@ from tornado_proxy.api.start_page import list_start_paths
 from tornado_proxy.budgets.keeper import BudgetKeeper, BudgetLedger, BudgetListeners
 from tornado_proxy.config.changes import describe_changes
 from tornado_proxy.config.settings import ListenSettings, Settings
-from tornado_proxy.dashboard.live_requests import LiveFeed, OwnRequests
-from tornado_proxy.dashboard.other_processes import OtherProcesses
+from tornado_proxy.dashboard.requests.live_requests import LiveFeed, OwnRequests
+from tornado_proxy.dashboard.requests.other_processes import OtherProcesses
 from tornado_proxy.dashboard.routes import list_rules
 from tornado_proxy.dashboard.site import Site
 from tornado_proxy.domain.brake import Brake

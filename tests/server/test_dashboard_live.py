@@ -17,7 +17,7 @@ from tests.dashboard.sample_ledger import IMAGE
 from tests.dashboard.sample_server import running_sample
 from tests.harness import PROJECT, TIMEOUT_S, ProxyProcess, mint, mint_for_other_project, wait_until
 from tests.server.test_dashboard import sign_in
-from tornado_proxy.dashboard.live_requests import MAX_STREAMS_PER_VIEWER
+from tornado_proxy.dashboard.requests.live_requests import MAX_STREAMS_PER_VIEWER
 from tornado_proxy.simulator import Simulator, running_simulator
 
 #: 1,000 tokens, one each 20 ms: longer than the test.

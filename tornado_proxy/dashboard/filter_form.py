@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from tornado_proxy.dashboard.bill_request import FILTERS, GROUP_TITLES
+from tornado_proxy.dashboard.bill.bill_request import FILTERS, GROUP_TITLES
 from tornado_proxy.dashboard.parameters import PageUrl
 from tornado_proxy.dashboard.time_span import RANGE_TITLES, TimeSpan
 

@@ -6,13 +6,13 @@ import re
 from typing import Any
 
 from tornado_proxy.dashboard.base_handler import DashboardHandler
-from tornado_proxy.dashboard.bill_page import BillHandler
+from tornado_proxy.dashboard.bill.bill_page import BillHandler
 from tornado_proxy.dashboard.budgets_page import BudgetsHandler
 from tornado_proxy.dashboard.issuer_sign_in import CallbackHandler, StartHandler
-from tornado_proxy.dashboard.live_page import LiveEventsHandler, LivePageHandler
-from tornado_proxy.dashboard.open_costs import OpenCostsHandler
 from tornado_proxy.dashboard.prices_page import PricesHandler
-from tornado_proxy.dashboard.request_pages import RequestHandler, RequestListHandler
+from tornado_proxy.dashboard.requests.live_page import LiveEventsHandler, LivePageHandler
+from tornado_proxy.dashboard.requests.open_costs import OpenCostsHandler
+from tornado_proxy.dashboard.requests.request_pages import RequestHandler, RequestListHandler
 from tornado_proxy.dashboard.sign_in import CALLBACK_PATH, SIGN_IN_PATH, START_PATH, SignInHandler, SignOutHandler
 from tornado_proxy.dashboard.site import ROOT, Site
 from tornado_proxy.dashboard.static_files import StaticFileHandler, UnknownPageHandler

@@ -12,7 +12,7 @@ from pathlib import Path
 from tornado.escape import to_unicode, xhtml_escape
 from tornado.template import Loader
 
-from tornado_proxy.dashboard.live_requests import LiveFeed
+from tornado_proxy.dashboard.requests.live_requests import LiveFeed
 from tornado_proxy.domain.errors import Overloaded
 from tornado_proxy.gateway.services import Services
 from tornado_proxy.state.watcher import StateWatcher

@@ -9,10 +9,10 @@ from typing import ClassVar
 from urllib.parse import quote
 
 from tornado_proxy.dashboard.base_handler import DashboardHandler
-from tornado_proxy.dashboard.explained_request import ITEM_COLUMNS, explain, list_items
 from tornado_proxy.dashboard.filter_form import FilterForm
 from tornado_proxy.dashboard.parameters import FORMATS, check_known, read_choice
-from tornado_proxy.dashboard.request_list import (
+from tornado_proxy.dashboard.requests.explained_request import ITEM_COLUMNS, explain, list_items
+from tornado_proxy.dashboard.requests.request_list import (
     COLUMNS,
     DEFAULT_LIMIT,
     TRUSTED_COLUMNS,

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 
 from tornado_proxy.dashboard.amounts import subtract
-from tornado_proxy.dashboard.bill_request import BillRequest, is_interval
+from tornado_proxy.dashboard.bill.bill_request import BillRequest, is_interval
 from tornado_proxy.ledger.reports.ranking import Names, RankedUsage, Ranking, add_rows
 from tornado_proxy.ledger.reports.usage import GroupRow
 

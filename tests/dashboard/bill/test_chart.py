@@ -9,10 +9,10 @@ from decimal import Decimal
 
 import pytest
 
-from tests.dashboard.test_bill import make_result, make_row
+from tests.dashboard.bill.test_bill import make_result, make_row
 from tests.harness import ROOT
-from tornado_proxy.dashboard.bill_request import BillRequest, read_bill_request
-from tornado_proxy.dashboard.chart import (
+from tornado_proxy.dashboard.bill.bill_request import BillRequest, read_bill_request
+from tornado_proxy.dashboard.bill.chart import (
     MAX_SERIES,
     Chart,
     ChosenSeries,

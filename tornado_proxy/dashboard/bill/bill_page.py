@@ -10,8 +10,8 @@ from decimal import Decimal
 
 from tornado_proxy.dashboard.amounts import count_decimals, show_amount, show_change, show_exact, show_percentage
 from tornado_proxy.dashboard.base_handler import DashboardHandler
-from tornado_proxy.dashboard.bill import Bill, BillRow, list_values, make_bill
-from tornado_proxy.dashboard.bill_request import (
+from tornado_proxy.dashboard.bill.bill import Bill, BillRow, list_values, make_bill
+from tornado_proxy.dashboard.bill.bill_request import (
     DEFAULT_TOP,
     FILTERS,
     GROUP_TITLES,
@@ -20,7 +20,7 @@ from tornado_proxy.dashboard.bill_request import (
     is_interval,
     read_bill_request,
 )
-from tornado_proxy.dashboard.chart import Chart, choose_series, make_chart, make_chart_query, make_series_query
+from tornado_proxy.dashboard.bill.chart import Chart, choose_series, make_chart, make_chart_query, make_series_query
 from tornado_proxy.dashboard.filter_form import FilterForm
 from tornado_proxy.dashboard.parameters import PageUrl
 from tornado_proxy.dashboard.time_span import show_time

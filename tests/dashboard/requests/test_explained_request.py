@@ -7,7 +7,7 @@ from decimal import Decimal
 from msgspec import structs
 
 from tests.reports.rated_records import price_book, rated_record, row_of
-from tornado_proxy.dashboard.explained_request import explain
+from tornado_proxy.dashboard.requests.explained_request import explain
 from tornado_proxy.pricing.book.calculator import bill
 
 BOOK = price_book()

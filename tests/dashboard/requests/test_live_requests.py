@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from tests.dashboard.sample_ledger import make_cost
-from tornado_proxy.dashboard.live_requests import (
+from tornado_proxy.dashboard.requests.live_requests import (
     MAX_SHARED,
     MAX_SHOWN,
     MAX_STREAMS,

@@ -12,8 +12,8 @@ from tornado.iostream import StreamClosedError
 
 from tornado_proxy.dashboard.amounts import show_amount
 from tornado_proxy.dashboard.base_handler import DashboardHandler
-from tornado_proxy.dashboard.live_requests import COLUMNS, TICK_S, TRUSTED_COLUMNS, LiveRequests
 from tornado_proxy.dashboard.parameters import FORMATS, check_known, read_choice
+from tornado_proxy.dashboard.requests.live_requests import COLUMNS, TICK_S, TRUSTED_COLUMNS, LiveRequests
 from tornado_proxy.domain.errors import RequestError
 
 #: Seconds after which a stream of events ends, and the browser asks again; and between two checks of its session.

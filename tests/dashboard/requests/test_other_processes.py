@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from tornado_proxy.dashboard import other_processes
-from tornado_proxy.dashboard.live_requests import LiveRequest, SharedRequests
-from tornado_proxy.dashboard.other_processes import OtherProcesses
+from tornado_proxy.dashboard.requests import other_processes
+from tornado_proxy.dashboard.requests.live_requests import LiveRequest, SharedRequests
+from tornado_proxy.dashboard.requests.other_processes import OtherProcesses
 from tornado_proxy.ledger.backends import make_backend
 from tornado_proxy.state import process_table
 from tornado_proxy.state.process_table import ServerProcess

@@ -6,7 +6,7 @@ from decimal import Decimal
 
 import pytest
 
-from tornado_proxy.dashboard.open_costs import narrow
+from tornado_proxy.dashboard.requests.open_costs import narrow
 from tornado_proxy.ledger.reports.records_query import UsageFilter
 from tornado_proxy.ledger.reports.usage import GroupRow
 

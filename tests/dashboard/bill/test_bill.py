@@ -8,8 +8,8 @@ from decimal import Decimal
 import pytest
 
 from tornado_proxy.dashboard.amounts import show_amount, show_change, show_exact
-from tornado_proxy.dashboard.bill import Bill, list_values, make_bill
-from tornado_proxy.dashboard.bill_request import read_bill_request
+from tornado_proxy.dashboard.bill.bill import Bill, list_values, make_bill
+from tornado_proxy.dashboard.bill.bill_request import read_bill_request
 from tornado_proxy.dashboard.viewer import Viewer
 from tornado_proxy.ledger.reports.ranked_usage import list_group_rows
 from tornado_proxy.ledger.reports.ranking import rank_usage

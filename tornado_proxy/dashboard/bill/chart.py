@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 from tornado_proxy.dashboard.amounts import count_decimals, show_amount, show_exact
-from tornado_proxy.dashboard.bill_request import BillRequest, is_interval
+from tornado_proxy.dashboard.bill.bill_request import BillRequest, is_interval
 from tornado_proxy.ledger.reports.intervals import Interval, find_interval_end, find_interval_start
 from tornado_proxy.ledger.reports.ranked_usage import list_group_rows
 from tornado_proxy.ledger.reports.ranking import RankedQuery, Ranking

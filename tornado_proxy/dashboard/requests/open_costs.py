@@ -12,10 +12,10 @@ from typing import ClassVar
 
 from tornado_proxy.dashboard.amounts import show_amount, show_exact
 from tornado_proxy.dashboard.base_handler import DashboardHandler
-from tornado_proxy.dashboard.bill_request import read_bill_request
+from tornado_proxy.dashboard.bill.bill_request import read_bill_request
 from tornado_proxy.dashboard.filter_form import FilterForm
 from tornado_proxy.dashboard.parameters import check_known
-from tornado_proxy.dashboard.request_list import RECORD_COLUMNS, UNKNOWN_COSTS, make_row, show_moment
+from tornado_proxy.dashboard.requests.request_list import RECORD_COLUMNS, UNKNOWN_COSTS, make_row, show_moment
 from tornado_proxy.dashboard.viewer import Viewer
 from tornado_proxy.domain.errors import BadRequest
 from tornado_proxy.domain.usage import Basis

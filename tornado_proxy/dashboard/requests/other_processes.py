@@ -16,7 +16,7 @@ from datetime import UTC, datetime, timedelta
 
 import msgspec
 
-from tornado_proxy.dashboard.live_requests import TICK_S, SharedRequests
+from tornado_proxy.dashboard.requests.live_requests import TICK_S, SharedRequests
 from tornado_proxy.domain.errors import LedgerUnavailable
 from tornado_proxy.state import process_table
 from tornado_proxy.state.process_table import ServerProcess

@@ -8,7 +8,7 @@ from datetime import datetime
 from decimal import Decimal
 
 from tornado_proxy.dashboard.amounts import count_decimals, show_amount, show_exact
-from tornado_proxy.dashboard.bill_request import FILTERS
+from tornado_proxy.dashboard.bill.bill_request import FILTERS
 from tornado_proxy.dashboard.parameters import FORMATS, check_known, read_choice, read_count
 from tornado_proxy.dashboard.time_span import TimeSpan, read_span
 from tornado_proxy.dashboard.viewer import Viewer

@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from tornado_proxy.dashboard.amounts import count_decimals, show_amount
-from tornado_proxy.dashboard.request_list import UNKNOWN_COSTS, show_moment
+from tornado_proxy.dashboard.requests.request_list import UNKNOWN_COSTS, show_moment
 from tornado_proxy.domain.attribution import ATTRIBUTION_FIELDS
 from tornado_proxy.domain.record import Outcome
 from tornado_proxy.ledger.reports.records_query import Record

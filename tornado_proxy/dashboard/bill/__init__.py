@@ -1,0 +1,1 @@
+"""The page of the bill: its URL, its rows and its chart."""
