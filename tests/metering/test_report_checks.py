@@ -79,6 +79,27 @@ def test_every_count_of_the_sdk_s_usage_types_is_known(provider: str, kind: type
             (f"usage states 20 video_tokens, {UNKNOWN}",),
             id="new detail",
         ),
+        pytest.param(
+            {"input_tokens": 9, "input_tokens_details": {"cached_tokens_details": {"video_tokens": 7}}},
+            (f"usage states 7 video_tokens, {UNKNOWN}",),
+            id="new detail of a detail",
+        ),
+        pytest.param(
+            {"prompt_tokens": 9, "prompt_tokens_details": 5, "service_tier": 3},
+            (f"usage states 5 prompt_tokens_details, {UNKNOWN}", f"usage states 3 service_tier, {UNKNOWN}"),
+            id="a count in place of an object and of a text",
+        ),
+        pytest.param(
+            {"prompt_tokens": {"video_tokens": 6}},
+            (f"usage states 6 video_tokens, {UNKNOWN}",),
+            id="an object in place of a count",
+        ),
+        pytest.param(
+            {"prompt_tokens": 9, "iterations": [{"output_tokens": 4}, {"video_tokens": 2}]},
+            (f"usage states 2 video_tokens, {UNKNOWN}",),
+            id="in a list",
+        ),
+        pytest.param({"prompt_tokens": 9, "service_tier": "half \udc80", "new": None}, (), id="half a surrogate pair"),
     ],
 )
 def test_unknown_counts_are_noted(usage: dict[str, Any] | None, notes: tuple[str, ...]) -> None:

@@ -6,15 +6,19 @@ and reports would show.
 Counts must be known.  A provider can begin to state a new quantity at any time.  If it has a price of its own, the bill
 would be too low, and nothing would say so.  So each name of a number above zero in usage must be one that the
 provider's readers know, as a quantity or as a part of one; any other is a note of the record, a metric and, once for
-each name, a line in the log.
+each name, a line in the log.  Usage of known members only is found by decoding it, in less than half of the time of a
+search for names.
 """
 
 from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Callable, Iterable
 from operator import attrgetter
+from typing import Any
 
+import msgspec
 from msgspec.structs import replace
 
 from tornado_proxy.domain.usage import Basis, UsageReport
@@ -31,8 +35,6 @@ _get_model = attrgetter("model")
 #: A member whose value begins as a number above zero does, in JSON without white space; a quotation mark inside a
 #: string has a backslash before it.  The name is possessive (`+`): to try its shorter beginnings takes as long again.
 _COUNT = re.compile(r'"([^"\\]{1,64}+)":([1-9][0-9]{0,17})')
-#: Its name alone.
-_NAME = re.compile(r'"([^"\\]{1,64}+)":[1-9]')
 
 #: Characters of usage that are searched: a batch has the usage of thousands of requests, which state the same names.
 _MAX_CHARACTERS = 16 * 1024
@@ -40,7 +42,32 @@ _MAX_CHARACTERS = 16 * 1024
 #: Names that are told of at most: a response could state a new one each time.
 _MAX_NAMES = 100
 
+#: Members of usage that are objects with counts, and those that are text; usage with others is searched.
+_OBJECTS = (
+    *("prompt_tokens_details", "completion_tokens_details", "input_tokens_details", "output_tokens_details"),
+    *("input_token_details", "output_token_details"),
+    *("cached_tokens_details", "cache_write_tokens_details", "cache_creation", "server_tool_use"),
+)
+_TEXTS = ("service_tier", "inference_geo", "speed", "type")
+
+#: Objects inside each other that are decoded.
+_DEPTH = 3
+
+
+def _make_decoder(names: Iterable[str]) -> Callable[[str], object]:
+    """Return a function that raises DecodeError for usage with a count that `names` lacks, or another member."""
+    members: list[Any] = [(name, int | float | str | bool | None, None) for name in names]
+    members += [(name, str | None, None) for name in _TEXTS]
+    kind: Any = msgspec.defstruct("Details", members, forbid_unknown_fields=True)
+    for _ in range(_DEPTH - 1):
+        objects: list[Any] = [(name, kind | None, None) for name in _OBJECTS]
+        kind = msgspec.defstruct("Usage", [*members, *objects], forbid_unknown_fields=True)
+    decode: Callable[[str], object] = msgspec.json.Decoder(kind).decode
+    return decode
+
+
 _known_names = {provider.name: provider.usage_counts for provider in PROVIDERS}
+_decoders = {provider.name: _make_decoder(provider.usage_counts) for provider in PROVIDERS}
 _told: set[tuple[str, str]] = set()
 
 
@@ -77,10 +104,18 @@ def note_unknown_counts(provider: str, usage: str | None) -> tuple[str, ...]:
     known = _known_names.get(provider)
     if usage is None or known is None:
         return ()
-    if known.issuperset(_NAME.findall(usage, 0, _MAX_CHARACTERS)):  # nearly always
+    if len(usage) <= _MAX_CHARACTERS and _has_known_members(provider, usage):  # nearly always
         return ()
     counts = dict(_COUNT.findall(usage, 0, _MAX_CHARACTERS))
     return tuple(_note(provider, name, number) for name, number in counts.items() if name not in known)
+
+
+def _has_known_members(provider: str, usage: str) -> bool:
+    try:
+        _decoders[provider](usage)
+    except (msgspec.DecodeError, UnicodeEncodeError):
+        return False
+    return True
 
 
 def _note(provider: str, name: str, number: str) -> str:
