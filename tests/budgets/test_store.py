@@ -324,6 +324,18 @@ def test_new_kind_counts_what_the_ledger_holds_of_its_period(budgets: BudgetsUnd
     assert budgets.store.folding.correct(NOW) == 0
 
 
+def test_new_kind_keeps_what_its_counters_have_reserved(budgets: BudgetsUnderTest) -> None:
+    budgets.write(record("a", "0.1"), record("b", "0.2", replace(CALLER, participant="ben")))
+    day = CounterKind(Scope.PARTICIPANT, Period.DAY)
+    key = counters.make_key(day, "project-a", "participant ada", NOW)
+    values = (*key.values, key.period_end, "0", "0.4")
+    budgets.store._budgets.run(f"INSERT INTO budget_counters VALUES ({', '.join('?' * len(values))})", values)  # noqa: S608  # placeholders
+
+    budgets.store.folding.register([day], NOW)
+
+    assert budgets.figures(day) == {"participant ada": usd("0.1", "0.4"), "participant ben": usd("0.2", "0")}
+
+
 def test_settlement_that_is_not_counted_yet_is_not_counted_by_a_new_kind(budgets: BudgetsUnderTest) -> None:
     budgets.write(record("c", "0", basis=Basis.PENDING))
     budgets.store.folding.fold()

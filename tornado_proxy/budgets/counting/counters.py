@@ -22,6 +22,7 @@ from tornado_proxy.domain.budget import (
     encode_kind,
 )
 from tornado_proxy.ledger.database import Database
+from tornado_proxy.ledger.dialect import Insert
 from tornado_proxy.ledger.rows import format_time
 
 #: The columns of CounterKey.values, those of all of its members, and the condition of a row with its values.
@@ -34,6 +35,8 @@ _INSERT = (
     f"INSERT INTO budget_counters ({COLUMNS}, settled, reserved) "  # noqa: S608  # names of ours
     "VALUES (?, ?, ?, ?, ?, '0', '0') ON CONFLICT DO NOTHING"
 )
+_INSERT_SETTLED = Insert("budget_counters", (*COLUMNS.split(", "), "settled", "reserved"), KEY_COLUMNS)
+_SELECT_ANY = "SELECT 1 FROM budget_counters WHERE kind = ? LIMIT 1"
 _UPDATE = f"UPDATE budget_counters SET settled = ?, reserved = ? WHERE {HAS_KEY}"  # noqa: S608  # names of ours
 _SELECT_ALL = f"SELECT {COLUMNS}, settled, reserved FROM budget_counters"  # noqa: S608  # names of ours
 _SELECT_STATED = f"{_SELECT_ALL} WHERE kind = ? AND subject IN (SELECT token_id FROM token_budgets)"  # noqa: S608  # names of ours
@@ -68,6 +71,9 @@ _SELECT_PAGE = (
     f"ORDER BY {KEY_COLUMNS} LIMIT ?"
 )
 _OF_STATED = "AND subject IN (SELECT token_id FROM token_budgets)"
+
+#: Counters that one statement makes.
+_INSERTED_ROWS = 5000
 
 #: Entries of each cache; one takes some 500 bytes.
 _CACHE_SIZE = 4096
@@ -169,6 +175,21 @@ def lock_counter(db: Database, row_lock: str, key: CounterKey) -> tuple[Decimal,
         rows = db.fetch_rows(sql, key.values)
     ((settled, reserved),) = rows
     return Decimal(str(settled)), Decimal(str(reserved))
+
+
+def insert_counters(db: Database, settled: Mapping[CounterKey, Decimal]) -> None:
+    """Make counters that do not exist, in a transaction.
+
+    Others wait for it: CounterChanges would take four statements for each.
+    """
+    rows = [(*key.values, key.period_end, f"{amount:f}", "0") for key, amount in settled.items()]
+    for start in range(0, len(rows), _INSERTED_ROWS):
+        db.insert(_INSERT_SETTLED, rows[start : start + _INSERTED_ROWS])
+
+
+def list_kinds_with_counters(db: Database, kinds: Iterable[str]) -> set[str]:
+    """Return those kinds, in their text form, that have a counter."""
+    return {kind for kind in kinds if db.fetch_rows(_SELECT_ANY, (kind,))}
 
 
 def write_counter(db: Database, key: CounterKey, settled: Decimal, reserved: Decimal) -> None:

@@ -17,6 +17,8 @@ from tornado_proxy.budgets.counting.counters import (
     CounterChanges,
     CounterKey,
     decode_keys,
+    insert_counters,
+    list_kinds_with_counters,
     make_keys,
 )
 from tornado_proxy.budgets.counting.expected_counters import ExpectedCounters
@@ -156,11 +158,17 @@ class Folding:
             added = {encode_kind(kind) for kind in new} - {encode_kind(kind) for kind in self.read_kinds()}
             add(ledger_sums.list_amounts(self._ledger, self._dialect, new, now, (cursor, last_seq)))
             add(list_corrections((self._budgets, self._ledger), new, now, last_seq))
-            for key, amount in sums.items():
-                if key.kind in added:
-                    changes.settle(key, amount)
-            for kind in sorted(added):
-                self._budgets.run(_INSERT_KIND, (kind,))
+            self._begin_kinds(added, sums, changes)
+
+    def _begin_kinds(self, kinds: set[str], sums: Mapping[CounterKey, Decimal], changes: CounterChanges) -> None:
+        """Make the counters of kinds that were not counted before, and note the kinds."""
+        existing = list_kinds_with_counters(self._budgets, kinds)
+        insert_counters(self._budgets, {key: usd for key, usd in sums.items() if key.kind in kinds - existing})
+        for key, amount in sums.items():
+            if key.kind in existing:
+                changes.settle(key, amount)
+        for kind in sorted(kinds):
+            self._budgets.run(_INSERT_KIND, (kind,))
 
     def correct(self, now: datetime) -> Decimal:
         """Compare the current counters with the ledger, correct them, and return the sum of the differences in USD.
