@@ -174,3 +174,14 @@ def test_large_event_in_many_chunks_takes_linear_time():
 
     assert [len(block) for block in blocks] == [16_000_008]
     assert time.process_time() - started < 5  # joining at each chunk takes minutes
+
+
+@pytest.mark.parametrize("line_end", LINE_ENDS)
+def test_empty_lines_of_a_large_chunk_make_few_blocks_and_hide_no_event(line_end: bytes) -> None:
+    event = b'data: {"a":1}' + line_end
+    chunk = event + line_end * 50_000 + event + line_end * 50_000 + event + line_end + b": more"
+
+    blocks = TolerantSseSplitter().feed(chunk)
+
+    assert [block.data for block in map(parse_block, blocks) if block.data] == [b'{"a":1}'] * 3
+    assert len(blocks) < 10
