@@ -78,9 +78,14 @@ def make_intent_row(intent: RequestIntent) -> IntentRow:
         attribution.end_user_source,
         intent.retry.idempotency_hash,
         intent.retry.count,
-        None if bound is None else format_decimal(bound.total),
-        None if bound is None else format_decimal(bound.subtotal),
+        None if bound is None else bound.total,
+        None if bound is None else bound.subtotal,
     )
+
+
+def list_intent_values(row: IntentRow) -> list[object]:
+    """Return the values of INTENT_COLUMNS."""
+    return [format_decimal(value) if isinstance(value, Decimal) else value for value in astuple(row)]
 
 
 def make_record_row(record: RequestRecord, intent_row: IntentRow | None = None) -> RecordRow:
