@@ -67,7 +67,10 @@ class Database(Protocol):
         """Run a query and return its rows."""
 
     def iterate_rows(self, sql: str, values: Sequence[object] = ()) -> Iterator[tuple[object, ...]]:
-        """Run a query and yield its rows as they are fetched; run no other statement before the last one."""
+        """Run a query, outside a transaction, and yield its rows as they are fetched.
+
+        Run no other statement before the last row.
+        """
 
     def check(self) -> None:
         """Raise StoreError if a write would fail, as far as that is cheap to find out."""

@@ -19,7 +19,14 @@ from tornado_proxy.ledger.dialect import Dialect, Insert, select_pruned
 _COLUMNS = ("day", "first_id", "last_id", "ids")
 _INSERT = Insert("pruned_requests", _COLUMNS, "day, first_id")
 _SELECT = select_pruned("?", "?", "?")
-_SELECT_IDS = "SELECT ids FROM pruned_requests WHERE day = ? AND first_id <= ? AND last_id >= ?"
+_SELECT_FROM = "SELECT ids FROM pruned_requests WHERE day = ? AND first_id = ?"
+_SELECT_BETWEEN = (
+    "SELECT first_id, ids FROM pruned_requests "
+    "WHERE day = ? AND first_id > ? AND first_id <= ? AND last_id >= ? ORDER BY first_id LIMIT ?"
+)
+
+#: Rows that are read at once, 20 KB each.
+_PAGE_SIZE = 10
 
 
 def create_pruned_requests(dialect: Dialect) -> str:
@@ -34,17 +41,31 @@ def guard_pruned(db: Database, dialect: Dialect, before: str) -> None:
         db.run(statement.format(before=before))
 
 
-def add_pruned(db: Database, day: str, ids: Set[str]) -> None:
+def add_pruned(db: Database, day: str, removed: Set[str], missing: Set[str]) -> None:
     """Note the ids of records that began on a day (YYYY-MM-DD), in the transaction that removes them.
 
-    Ids that are noted already, by an earlier call, are left out.
+    Args:
+        db: The ledger.
+        day: The day.
+        removed: The ids that the ledger had until now, of which none is noted: the trigger stores no pruned record.
+        missing: Ids that it does not have; those that are noted already are left out.
     """
-    if not ids:
-        return
-    rows = db.fetch_rows(_SELECT_IDS, (day, max(ids), min(ids)))
-    new = sorted(ids - {known for (text,) in rows for known in str(text).split()})
+    new = sorted(removed | _list_unnoted(db, day, missing))
     if new:
         db.insert(_INSERT, [(day, new[0], new[-1], f" {' '.join(new)} ")])
+
+
+def _list_unnoted(db: Database, day: str, ids: Set[str]) -> set[str]:
+    left = set(ids)
+    # First the row of the same batch, if an earlier prune has noted it: random ids are between those of every row.
+    for (text,) in db.fetch_rows(_SELECT_FROM, (day, min(left))) if left else ():
+        left.difference_update(str(text).split())
+    after = ""
+    while left and (rows := db.fetch_rows(_SELECT_BETWEEN, (day, after, max(left), min(left), _PAGE_SIZE))):
+        for first_id, text in rows:
+            left.difference_update(str(text).split())
+            after = str(first_id)
+    return left
 
 
 def is_pruned(db: Database, request_id: str, started_at: str | None) -> bool:

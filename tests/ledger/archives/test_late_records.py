@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import shutil
 import threading
+import tracemalloc
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -134,6 +135,36 @@ def test_process_of_an_earlier_version_cannot_store_a_pruned_record(store: Ledge
     assert known == ["r1", "r10"]
 
 
+def test_many_pruned_records_of_a_day_do_not_make_the_next_transactions_of_a_prune_larger(
+    store: LedgerUnderTest,
+) -> None:
+    """The ids of version 0.1.0 are random, so that those of each transaction are between those of all others."""
+    store.write(make_intent("last"))
+    batches = [{f"r{number:05}" for number in range(start, 20_000, 40)} for start in range(40)]
+    with contextlib.closing(make_backend(store.address).connect(create=False)) as db:
+        with db.transaction():
+            for batch in batches[:-1]:
+                add_pruned(db, DAY, batch, set())
+        tracemalloc.start()
+        try:
+            with db.transaction():
+                add_pruned(db, DAY, batches[-1], set())
+                add_pruned(db, DAY, set(), batches[0])
+                add_pruned(db, DAY, set(), batches[1] | {"r"})
+            peak_bytes = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+        rows = db.fetch_rows("SELECT first_id, ids FROM pruned_requests WHERE day = ? ORDER BY first_id", (DAY,))
+
+    assert [(first, len(str(ids).split())) for first, ids in rows] == [
+        ("r", 1),
+        *((f"r{number:05}", 500) for number in range(40)),
+    ]
+    # All ids as texts would be some 1.3 MB.
+    assert peak_bytes < 400_000
+
+
 def test_time_of_containers_is_not_charged_for_a_pruned_record_again(store: LedgerUnderTest, tmp_path: Path) -> None:
     day = Decimal(86400)
     price = ContainerPrice("m", "per_day", Decimal(1), day, "h", minimum_s=Decimal(60), free_per_month_s=Decimal(900))
@@ -178,7 +209,7 @@ def test_record_that_is_written_while_it_is_pruned_is_not_stored_again(postgres_
             late.start()
             wait_until(is_waiting, "the late writer to wait for the transaction")
             db.delete("records", "request_id", ["r1"])
-            add_pruned(db, DAY, {"r1"})
+            add_pruned(db, DAY, {"r1"}, set())
             for statement in backend.dialect.close_guards:
                 db.run(statement)
         late.join()

@@ -108,10 +108,9 @@ def _prune_some(db: Database, dialect: Dialect, archived: Sequence[ArchivedRecor
             _note_limit(db, before)
         ids = [_find_id(line) for line in same]
         _delete(db, ids, last_change)
-        # All that are not in the ledger: an earlier version has removed some, and noted none.
-        add_pruned(
-            db, str(_record(archived[0])["started_at"])[:10], by_id.keys() - set(map(_find_id, found)) | set(ids)
-        )
+        # An earlier version has removed some, and noted none.
+        missing = by_id.keys() - set(map(_find_id, found))
+        add_pruned(db, str(_record(archived[0])["started_at"])[:10], set(ids), missing)
         for statement in dialect.close_guards:
             db.run(statement)
     return len(ids)
