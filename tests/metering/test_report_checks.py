@@ -59,7 +59,7 @@ def list_counts(kind: object) -> Iterator[str]:
 
 @pytest.mark.parametrize(("provider", "kind"), USAGE_TYPES)
 def test_every_count_of_the_sdk_s_usage_types_is_known(provider: str, kind: type[pydantic.BaseModel]) -> None:
-    known = next(one.usage_counts for one in PROVIDERS if one.name == provider)
+    known = next(one.usage.counts for one in PROVIDERS if one.name == provider)
 
     counts = set(list_counts(kind))
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from operator import attrgetter
 from typing import Any
 
@@ -23,6 +23,7 @@ from msgspec.structs import replace
 
 from tornado_proxy.domain.usage import Basis, UsageReport
 from tornado_proxy.observability import metrics
+from tornado_proxy.providers.conventions import UsageConvention
 from tornado_proxy.providers.registry import PROVIDERS
 
 _log = logging.getLogger(__name__)
@@ -42,32 +43,24 @@ _MAX_CHARACTERS = 16 * 1024
 #: Names that are told of at most: a response could state a new one each time.
 _MAX_NAMES = 100
 
-#: Members of usage that are objects with counts, and those that are text; usage with others is searched.
-_OBJECTS = (
-    *("prompt_tokens_details", "completion_tokens_details", "input_tokens_details", "output_tokens_details"),
-    *("input_token_details", "output_token_details"),
-    *("cached_tokens_details", "cache_write_tokens_details", "cache_creation", "server_tool_use"),
-)
-_TEXTS = ("service_tier", "inference_geo", "speed", "type")
-
 #: Objects inside each other that are decoded.
 _DEPTH = 3
 
 
-def _make_decoder(names: Iterable[str]) -> Callable[[str], object]:
-    """Return a function that raises DecodeError for usage with a count that `names` lacks, or another member."""
-    members: list[Any] = [(name, int | float | str | bool | None, None) for name in names]
-    members += [(name, str | None, None) for name in _TEXTS]
+def _make_decoder(usage: UsageConvention) -> Callable[[str], object]:
+    """Return a function that raises DecodeError for usage with a member that `usage` does not name."""
+    members: list[Any] = [(name, int | float | str | bool | None, None) for name in usage.counts]
+    members += [(name, str | None, None) for name in usage.texts]
     kind: Any = msgspec.defstruct("Details", members, forbid_unknown_fields=True)
     for _ in range(_DEPTH - 1):
-        objects: list[Any] = [(name, kind | None, None) for name in _OBJECTS]
+        objects: list[Any] = [(name, kind | None, None) for name in usage.objects]
         kind = msgspec.defstruct("Usage", [*members, *objects], forbid_unknown_fields=True)
     decode: Callable[[str], object] = msgspec.json.Decoder(kind).decode
     return decode
 
 
-_known_names = {provider.name: provider.usage_counts for provider in PROVIDERS}
-_decoders = {provider.name: _make_decoder(provider.usage_counts) for provider in PROVIDERS}
+_known_names = {provider.name: provider.usage.counts for provider in PROVIDERS}
+_decoders = {provider.name: _make_decoder(provider.usage) for provider in PROVIDERS}
 _told: set[tuple[str, str]] = set()
 
 

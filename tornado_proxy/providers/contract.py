@@ -361,8 +361,8 @@ class Provider:
     `request_id_header` holds the provider's id of a response.  `optional_version`: below the prefix, paths without /v1
     are served as well: some clients expect a base URL with it.  `own_headers` go with the proxy's own requests.
     `member_rules` say which members of a JSON body refer to objects and models.  The query of a POST request may have
-    `post_parameters` only.  `usage_counts` are the names of all numbers in usage that the readers know, those that are
-    parts of others too.  `is_proxy`: it is a proxy of this kind, whose request id replaces ours.
+    `post_parameters` only.  `usage` names the members of usage that the readers know.  `is_proxy`: it is a proxy of
+    this kind, whose request id replaces ours.
     """
 
     name: str
@@ -389,7 +389,7 @@ class Provider:
     websocket: conventions.WebSocketConvention | None = None
     member_rules: MemberRules | None = None
     post_parameters: frozenset[str] = frozenset()
-    usage_counts: frozenset[str] = frozenset()
+    usage: conventions.UsageConvention = conventions.NO_USAGE
     make_endpoints: Callable[[conventions.ProviderOptions], tuple[Endpoint, ...]] | None = None
     is_proxy: bool = False
 

@@ -1,4 +1,4 @@
-"""Conventions of a provider beside its HTTP API: WebSocket subprotocols, SDK variables, public price lists."""
+"""Conventions of a provider beside its HTTP API: WebSocket subprotocols, SDK variables, usage, public price lists."""
 
 from __future__ import annotations
 
@@ -41,6 +41,22 @@ class ExampleRequest:
 
     path: str
     model: str
+
+
+@dataclass(frozen=True, slots=True)
+class UsageConvention:
+    """The members of usage that the readers of a provider know.
+
+    `counts` are the names of all numbers, those that are parts of others too.  `objects` contain counts, `texts` none;
+    usage with a member that is none of these is searched for numbers.
+    """
+
+    counts: frozenset[str] = frozenset()
+    objects: tuple[str, ...] = ()
+    texts: tuple[str, ...] = ()
+
+
+NO_USAGE = UsageConvention()
 
 
 @dataclass(frozen=True, slots=True)

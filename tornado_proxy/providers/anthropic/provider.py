@@ -11,7 +11,7 @@ from tornado_proxy.providers.anthropic.errors import error_body
 from tornado_proxy.providers.anthropic.rate_headers import make_rate_headers
 from tornado_proxy.providers.anthropic.request_members import RULES
 from tornado_proxy.providers.contract import Provider
-from tornado_proxy.providers.conventions import ExampleRequest, PriceListConvention, SdkVariables
+from tornado_proxy.providers.conventions import ExampleRequest, PriceListConvention, SdkVariables, UsageConvention
 
 
 def _make_key_headers(key: Secret) -> Mapping[str, Secret]:
@@ -43,14 +43,18 @@ ANTHROPIC = Provider(
     request_id_header="request-id",
     member_rules=RULES,
     # The usage objects of SDK 2.14.
-    usage_counts=frozenset(
-        {
-            *("input_tokens", "output_tokens", "thinking_tokens"),
-            *("cache_read_input_tokens", "cache_creation_input_tokens"),
-            *("ephemeral_5m_input_tokens", "ephemeral_1h_input_tokens"),
-            *("web_search_requests", "web_fetch_requests"),
-            *("results", "succeeded"),  # the proxy's own statement about a batch
-        }
+    usage=UsageConvention(
+        counts=frozenset(
+            {
+                *("input_tokens", "output_tokens", "thinking_tokens"),
+                *("cache_read_input_tokens", "cache_creation_input_tokens"),
+                *("ephemeral_5m_input_tokens", "ephemeral_1h_input_tokens"),
+                *("web_search_requests", "web_fetch_requests"),
+                *("results", "succeeded"),  # the proxy's own statement about a batch
+            }
+        ),
+        objects=("output_tokens_details", "cache_creation", "server_tool_use"),
+        texts=("service_tier", "inference_geo", "speed"),
     ),
     passed_headers=frozenset({"accept", "content-type", "user-agent", "idempotency-key", "x-client-request-id"}),
     passed_prefixes=("anthropic-", "x-stainless-"),

@@ -10,6 +10,7 @@ from tornado_proxy.providers.conventions import (
     ExampleRequest,
     PriceListConvention,
     SdkVariables,
+    UsageConvention,
     WebSocketConvention,
 )
 from tornado_proxy.providers.openai.endpoints import OPENAI_ENDPOINTS, openai_endpoints
@@ -74,15 +75,24 @@ OPENAI = Provider(
     # Clients written for other hosts of the API add their version, which OpenAI ignores.
     post_parameters=frozenset({"api-version"}),
     # The usage objects of SDK 3.57, and `tool_usage` of a response.
-    usage_counts=frozenset(
-        {
-            *("prompt_tokens", "completion_tokens", "input_tokens", "output_tokens", "total_tokens"),
-            *("text_tokens", "audio_tokens", "image_tokens", "reasoning_tokens"),
-            *("accepted_prediction_tokens", "rejected_prediction_tokens"),
-            *("cached_tokens", "cached_text_tokens", "cached_audio_tokens", "cached_image_tokens"),
-            *("cache_write_tokens", "ttl_30m_tokens", "ttl_12h_tokens"),
-            *("seconds", "num_requests"),
-        }
+    usage=UsageConvention(
+        counts=frozenset(
+            {
+                *("prompt_tokens", "completion_tokens", "input_tokens", "output_tokens", "total_tokens"),
+                *("text_tokens", "audio_tokens", "image_tokens", "reasoning_tokens"),
+                *("accepted_prediction_tokens", "rejected_prediction_tokens"),
+                *("cached_tokens", "cached_text_tokens", "cached_audio_tokens", "cached_image_tokens"),
+                *("cache_write_tokens", "ttl_30m_tokens", "ttl_12h_tokens"),
+                *("seconds", "num_requests"),
+            }
+        ),
+        objects=(
+            *("prompt_tokens_details", "completion_tokens_details"),
+            *("input_tokens_details", "output_tokens_details"),
+            *("input_token_details", "output_token_details"),
+            *("cached_tokens_details", "cache_write_tokens_details"),
+        ),
+        texts=("type",),
     ),
     passed_headers=frozenset({"accept", "content-type", "user-agent", "idempotency-key", "x-client-request-id"}),
     passed_prefixes=("openai-", "x-stainless-"),
