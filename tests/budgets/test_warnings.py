@@ -106,6 +106,22 @@ def test_changed_limit_warns_of_each_counter_however_many_there_are(
     ]
 
 
+def test_counters_far_from_their_limits_are_read_while_another_process_counts(
+    budgets: BudgetsUnderTest, now: datetime
+) -> None:
+    budgets.store.follow(CounterPlan((MONTH,)), now)
+    budgets.write(record("a", "4.9", at=now))
+    budgets.store.folding.fold()
+    budgets.store.folding.limits = LIMITS
+    other = budgets.open("second")._budgets
+
+    with other.transaction():
+        other.run("UPDATE budget_meta SET value = value")
+        budgets.store.folding.check_warnings(now)
+
+    assert budgets.store.folding.take_warnings() == []
+
+
 def test_lifted_budget_does_not_warn(budgets: BudgetsUnderTest, now: datetime) -> None:
     change = BudgetChange("project-a", MONTH, "", None, None, now, "admin")
     budgets.store.folding.limits = BudgetLimits(LIMITS.budgets, {"project-a": (change,)})

@@ -72,7 +72,7 @@ def claim(
 ) -> list[BudgetWarning]:
     """Return the warnings of counters that no process has claimed, at most one for each counter: the highest.
 
-    Call it in the transaction that has changed the counters: only then is each warning claimed once.
+    Call it in a transaction that alone changes counters: only then is each warning claimed once.
     """
     warnings = []
     limits = limits.state(token_budgets.find(db, settled))
@@ -103,11 +103,13 @@ def claim_all(db: Database, lock: str, limits: BudgetLimits, now: datetime) -> I
     for kind, least in [(TOKEN_TOTAL, None), *scans]:
         after: CounterKey | None = FIRST_KEY
         while after is not None:
-            with db.transaction():
-                db.fetch_rows(lock)
-                spent, after = read_spent(db, kind, least, now, after)
-                claimed = claim(db, limits, spent, now)
-            yield claimed
+            # Not in the transaction: there can be a million counters that have spent less.
+            spent, after = read_spent(db, kind, least, now, after)
+            if spent:
+                with db.transaction():
+                    db.fetch_rows(lock)
+                    claimed = claim(db, limits, spent, now)
+                yield claimed
 
 
 def list_untold(db: Database, before: datetime) -> list[BudgetWarning]:

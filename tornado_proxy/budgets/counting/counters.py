@@ -53,7 +53,7 @@ _SELECT_OF_SUBJECT = f"{_SELECT_ALL} WHERE kind = ? AND project_id = ? AND subje
 #: Counters of a kind and project that lists have: those with the highest figures.
 MAX_LISTED = 1000
 
-#: Counters that are read at once: some 100 KB, and a millisecond of a transaction.
+#: Counters that are read at once, some 100 KB, and whose warnings one transaction claims.
 PAGE_SIZE = 500
 
 # Both databases compare the texts as numbers; SQLite as floats, which never makes a larger one the smaller.
