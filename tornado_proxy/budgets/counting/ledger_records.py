@@ -17,7 +17,7 @@ from tornado_proxy.domain.budget import Amount, Spender
 from tornado_proxy.domain.usage import Basis
 from tornado_proxy.ledger.database import Database
 from tornado_proxy.ledger.dialect import Dialect, quote_names
-from tornado_proxy.ledger.writer.committed_records import CommittedBatch, CommittedGroup
+from tornado_proxy.ledger.writer.committed_records import SHARED_COLUMNS, CommittedBatch, CommittedGroup
 
 #: Records that one query returns.
 MAX_ROWS = 1000
@@ -38,25 +38,9 @@ _HOURS, _SECONDS = (13, 0), (19, 19)
 #: The rest of a time by the length of its begin.
 _ENDS = {13: ":00:00Z", 19: "Z"}
 
-_COLUMNS = (
-    "seq",
-    "request_id",
-    "started_at",
-    "basis",
-    "total",
-    "subtotal",
-    "project_id",
-    "participant",
-    "user",
-    "issuer",
-    "credential_id",
-    "labels",
-    "token_ids",
-    "agent_session",
-)
-_NAMES = quote_names(_COLUMNS)
 #: The columns of a spender in the order of make_spender().
-SPENDER_COLUMNS = _COLUMNS[6:]
+SPENDER_COLUMNS = SHARED_COLUMNS[1:]
+_NAMES = quote_names(("seq", "request_id", "started_at", "basis", "total", "subtotal", *SPENDER_COLUMNS))
 _SPENDER_NAMES = quote_names(SPENDER_COLUMNS)
 # One row for many records: each row releases the interpreter's lock and waits for it again, which costs the event loop
 # more than the query.  `?` are the lengths of the times that records of one group share.

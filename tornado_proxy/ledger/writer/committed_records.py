@@ -17,7 +17,7 @@ from typing import Any
 from tornado_proxy.ledger.columns import RECORD_COLUMNS
 from tornado_proxy.ledger.dialect import Values
 
-#: The columns whose values the records of a group share.
+#: The columns whose values the records of a group share: the basis, and those of whom a record is charged to.
 SHARED_COLUMNS = (
     "basis",
     "project_id",
