@@ -7,9 +7,11 @@ import contextlib
 import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 
 from tests.ledger.conftest import LedgerUnderTest, open_test_database
 from tests.ledger.reports.test_rollup_query import add_to_sums, fill
@@ -93,12 +95,21 @@ def test_records_that_are_written_and_added_meanwhile_are_in_the_sums_once(
         assert db.fetch_rows("SELECT requests FROM rollups WHERE span = 'day_all'") == [(20 + len(added),)]
 
 
-def test_right_sums_are_not_written(store: LedgerUnderTest) -> None:
-    fill(store, RECORDS, [])
-    add_to_sums(store)
+@pytest.mark.parametrize("batch_size", [1, 1000])
+def test_right_sums_are_not_written(store: LedgerUnderTest, batch_size: int) -> None:
+    records = [*RECORDS, *(with_amount(record, "0.0000006") for record in make_day("small", 4))]
+    fill(store, records, [])
 
     with connect(store) as db:
+        while roll_up(db, make_backend(store.address).dialect, batch_size):
+            pass
         assert rebuild_all(store, db).corrected == 0
+
+
+def with_amount(record: RequestRecord, amount: str) -> RequestRecord:
+    """Return a record whose line items cost a part of a micro-dollar each, which is carried when records are added."""
+    items = tuple(structs.replace(item, amount=Decimal(amount)) for item in record.cost.line_items)
+    return structs.replace(record, cost=structs.replace(record.cost, line_items=items))
 
 
 def test_numbers_of_records_that_an_earlier_version_did_not_store_are_added(store: LedgerUnderTest) -> None:

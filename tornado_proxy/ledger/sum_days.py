@@ -6,14 +6,25 @@ holds more than a batch of records in memory.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 
 from tornado_proxy.ledger import item_rows
 from tornado_proxy.ledger.changes import Position
 from tornado_proxy.ledger.database import Database
-from tornado_proxy.ledger.rollup_rows import ALL_PEOPLE, ANNOTATIONS, ATTRIBUTES, DIMENSIONS, SEQS, SUMS
+from tornado_proxy.ledger.item_rows import ITEMS, MILLI
+from tornado_proxy.ledger.rollup_rows import (
+    ALL_PEOPLE,
+    ANNOTATIONS,
+    ATTRIBUTES,
+    DIMENSIONS,
+    MICRO,
+    REST_PLACES,
+    SEQS,
+    SUMS,
+)
 from tornado_proxy.ledger.rollups import BATCH_SIZE, SELECT_PRUNED, AddedRows, list_columns, make_added_rows
 
 #: Runs a query of a connection for reading or writing.
@@ -75,6 +86,29 @@ _SELECT_SETTLED_DAY = (
     "WHERE r.basis = 'pending' AND r.started_at >= ? AND r.started_at < ? AND (r.started_at > ? OR r.seq > ?) "
     "AND c.seq <= ? ORDER BY r.started_at, r.seq LIMIT ?"
 )
+
+
+def name_figures(row: Mapping[str, Any], kinds: Sequence[str] = ()) -> dict[str, int | Decimal]:
+    """Return the figures of a row, by its columns; `kinds` names those of line items.
+
+    Databases carry nothing from one column to the next, so that the same amount can have other parts.
+    """
+    if not row:
+        return {}
+    figures: dict[str, int | Decimal] = {"requests": int(row["requests"])}
+    for name in ("subtotal", "surcharge"):
+        if f"{name}_micro" in row:
+            figures[name] = _join(row[f"{name}_micro"], row[f"{name}_rest"], MICRO)
+            figures[f"decimals of {name}"] = int(row[f"{name}_places"])
+    for number in range(ITEMS if "quantity_0" in row else 0):
+        kind = kinds[number] if number < len(kinds) else f"kind {number}"
+        figures[f"quantity of {kind}"] = _join(row[f"quantity_{number}"], row[f"quantity_rest_{number}"], MILLI)
+        figures[f"amount of {kind}"] = _join(row[f"amount_{number}"], row[f"amount_rest_{number}"], MICRO)
+    return figures
+
+
+def _join(number: int | None, rest: int | None, parts: int) -> Decimal:
+    return Decimal((number or 0) * parts + (rest or 0)).scaleb(-REST_PLACES)
 
 
 def list_days(fetch: Fetch, since: str, until: str) -> Iterator[str]:

@@ -30,7 +30,7 @@ from tornado_proxy.ledger.rollups import (
     read_cursors,
     roll_up,
 )
-from tornado_proxy.ledger.sum_days import END_OF_DAY, TABLES, SumTable, is_pruned, list_days, read_day
+from tornado_proxy.ledger.sum_days import END_OF_DAY, TABLES, SumTable, is_pruned, list_days, name_figures, read_day
 from tornado_proxy.ledger.sum_scratch import add_rows, clear_day, open_scratch
 from tornado_proxy.ledger.writer_turns import pause_for_writers
 
@@ -179,17 +179,15 @@ def _key(row: _Row, length: int) -> _Key:
 
 
 def _are_same(table: SumTable, found: _Row, expected: _Row) -> bool:
-    """Return True if two rows are the same; the numbers of records have no order."""
-    if tuple(found) == tuple(expected):
-        return True
-    if SEQS not in table.texts:
-        return False
-    at = len(table.keys) + table.texts.index(SEQS)
-    return _sort_numbers(found, at) == _sort_numbers(expected, at)
+    """Return True if two rows have the same values: the parts of an amount can differ, as the order of records."""
+    return tuple(found) == tuple(expected) or _read_values(table, found) == _read_values(table, expected)
 
 
-def _sort_numbers(row: _Row, at: int) -> list[object]:
-    return [*row[:at], None if row[at] is None else sorted(str(row[at]).split(",")), *row[at + 1 :]]
+def _read_values(table: SumTable, row: _Row) -> object:
+    values = dict(zip((*table.texts, *table.numbers), row[len(table.keys) :], strict=True))
+    seqs = values.pop(SEQS, None)
+    texts = [values.get(name) for name in table.texts]
+    return texts, None if seqs is None else sorted(str(seqs).split(",")), name_figures(values)
 
 
 @cache

@@ -20,12 +20,12 @@ from typing import Any
 from tornado_proxy.domain.errors import LedgerUnavailable
 from tornado_proxy.ledger.database import Backend, Database, Read
 from tornado_proxy.ledger.dialect import quote_names
-from tornado_proxy.ledger.item_rows import ITEMS, MILLI, read_kinds
+from tornado_proxy.ledger.item_rows import ITEMS, read_kinds
 from tornado_proxy.ledger.reports.part_records import list_others
 from tornado_proxy.ledger.reports.records_query import UsageFilter
 from tornado_proxy.ledger.reports.sums_state import read_state
-from tornado_proxy.ledger.rollup_rows import DIMENSIONS, MICRO, REST_PLACES, SEQS, SUMS
-from tornado_proxy.ledger.sum_days import END_OF_DAY, ROLLUPS, TABLES, SumTable, list_days, read_day
+from tornado_proxy.ledger.rollup_rows import DIMENSIONS, REST_PLACES, SEQS, SUMS, join_amount
+from tornado_proxy.ledger.sum_days import END_OF_DAY, ROLLUPS, TABLES, SumTable, list_days, name_figures, read_day
 from tornado_proxy.ledger.sum_scratch import add_rows, clear_day, open_scratch
 
 #: A figure of a sum: a number of requests, an amount or quantity with 12 decimals, or a text.
@@ -103,7 +103,7 @@ def _fill(db: Database, read: Read, day: str, name: str) -> tuple[int, Decimal]:
     sql = f"SELECT {names} FROM rollups WHERE span = 'day_all' AND start >= ? AND start < ?"  # noqa: S608  # names of ours
     ((requests, *amounts),) = db.fetch_rows(sql, (day, day + END_OF_DAY))
     micro, rest, _, micro_2, rest_2, _ = (int(str(number)) for number in amounts)
-    return int(str(requests)), _join(micro + micro_2, rest + rest_2, MICRO)
+    return int(str(requests)), join_amount(micro + micro_2, rest + rest_2, REST_PLACES)
 
 
 def _compare_day(read: Read, expect: Read, day: str) -> Iterator[Difference]:
@@ -162,7 +162,7 @@ def _list_rows(
 
 def _compare(found: _Row | None, expected: _Row | None, kinds: Sequence[str]) -> dict[str, tuple[Figure, Figure]]:
     """Return the figures that differ; a row that is missing has zeros."""
-    first, second = _name_figures(found or {}, kinds), _name_figures(expected or {}, kinds)
+    first, second = name_figures(found or {}, kinds), name_figures(expected or {}, kinds)
     figures: dict[str, tuple[Figure, Figure]] = {
         name: (first.get(name, 0), second.get(name, 0))
         for name in (first or second)
@@ -182,26 +182,6 @@ def _compare(found: _Row | None, expected: _Row | None, kinds: Sequence[str]) ->
 def _are_used(row: _Row) -> bool:
     """Return True if lists of requests use the numbers of records that a sum has: it has all (rollup_rows.SEQS)."""
     return len(str(row[SEQS]).split(",")) == int(row["requests"])
-
-
-def _name_figures(row: _Row, kinds: Sequence[str]) -> dict[str, int | Decimal]:
-    """Return the figures of a row: databases carry nothing from one column to the next, so these are added up."""
-    if not row:
-        return {}
-    figures: dict[str, int | Decimal] = {"requests": int(row["requests"])}
-    for name in ("subtotal", "surcharge"):
-        if f"{name}_micro" in row:
-            figures[name] = _join(row[f"{name}_micro"], row[f"{name}_rest"], MICRO)
-            figures[f"decimals of {name}"] = int(row[f"{name}_places"])
-    for number in range(ITEMS if "quantity_0" in row else 0):
-        kind = kinds[number] if number < len(kinds) else f"kind {number}"
-        figures[f"quantity of {kind}"] = _join(row[f"quantity_{number}"], row[f"quantity_rest_{number}"], MILLI)
-        figures[f"amount of {kind}"] = _join(row[f"amount_{number}"], row[f"amount_rest_{number}"], MICRO)
-    return figures
-
-
-def _join(number: int | None, rest: int | None, parts: int) -> Decimal:
-    return Decimal((number or 0) * parts + (rest or 0)).scaleb(-REST_PLACES)
 
 
 def _name_kinds(text: str) -> list[str]:
