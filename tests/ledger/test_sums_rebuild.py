@@ -112,6 +112,22 @@ def with_amount(record: RequestRecord, amount: str) -> RequestRecord:
     return structs.replace(record, cost=structs.replace(record.cost, line_items=items))
 
 
+@pytest.mark.parametrize(("number", "length"), [(252, 899), (253, None)])
+def test_numbers_of_many_records_are_not_stored_whether_they_are_added_together_or_not(
+    tmp_path: Path, number: int, length: int | None
+) -> None:
+    """1 to 252, with commas between them, have 899 characters."""
+    store = LedgerUnderTest(tmp_path / "ledger.db", fsync=False)
+    start = datetime(2026, 3, 2, 10, tzinfo=UTC)
+    fill(store, [make_record(make_intent(f"r{each}", started_at=start)) for each in range(number)], [])
+
+    with connect(store) as db:
+        while roll_up(db, make_backend(store.address).dialect, 100):
+            pass
+        assert rebuild_all(store, db).corrected == 0
+        assert db.fetch_rows("SELECT length(seqs) FROM rollups WHERE span = 'hour'") == [(length,)]
+
+
 def test_numbers_of_records_that_an_earlier_version_did_not_store_are_added(store: LedgerUnderTest) -> None:
     fill(store, RECORDS, [])
     add_to_sums(store)

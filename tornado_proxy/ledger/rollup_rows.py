@@ -258,10 +258,15 @@ def _make_span_rows(
     for span, sums, numbers in (("hour", hours, seqs), ("day", days, {})):
         name, suffix = span + kind, SPANS[span][1]
         rows += [
-            (name, at[0] + suffix, at[1], *values[at[1]], *sums[at], ",".join(numbers[at]) if at in numbers else None)
-            for at in sums
+            (name, at[0] + suffix, at[1], *values[at[1]], *sums[at], _join_seqs(numbers.get(at, ()))) for at in sums
         ]
     return rows
+
+
+def _join_seqs(seqs: Iterable[str]) -> str | None:
+    """Return SEQS of some records."""
+    text = ",".join(seqs)
+    return text if 0 < len(text) <= MAX_SEQS_CHARACTERS else None
 
 
 @lru_cache(maxsize=8192)  # few combinations, each in many records; some 10 MB
