@@ -51,11 +51,11 @@ class Comparison:
 
     def find_differing(self) -> Iterator[list[CounterKey]]:
         """Yield the keys of counters that seem to differ, some at a time."""
-        what = self._compared
+        compared = self._compared
         corrections = sum_by_key(self._list_corrections(self._position))
-        after = FIRST_KEY if what.kinds else None
+        after = FIRST_KEY if compared.kinds else None
         while after is not None:
-            found, cursor = read_page(what.budgets, what.kinds, after, what.now, _PAGE_SIZE)
+            found, cursor = read_page(compared.budgets, compared.kinds, after, compared.now, _PAGE_SIZE)
             self._advance(self._read_cursor() if cursor is None else cursor)
             expected = self._expected.read_page(after, _PAGE_SIZE)
             # Keys up to the end are known on both sides.
@@ -70,17 +70,17 @@ class Comparison:
                 yield differing
             after = end
 
-    def list_differences(self, some: Iterable[CounterKey], last_seq: int) -> dict[CounterKey, Decimal]:
+    def list_differences(self, differing: Iterable[CounterKey], last_seq: int) -> dict[CounterKey, Decimal]:
         """Return the amounts that counters lack, in a transaction that alone counts, and has counted up to a seq."""
-        keys = frozenset(some)
-        what = self._compared
+        keys = frozenset(differing)
+        compared = self._compared
         later = chain(self._list_amounts(last_seq), self._list_corrections(last_seq))
         rest = sum_by_key(pair for pair in later if pair[0] in keys)
         expected = self._expected.read(keys)
-        settled = read_settled(what.budgets, keys)
+        settled = read_settled(compared.budgets, keys)
         differences = {key: expected[key] + rest.get(key, Decimal(0)) - settled[key] for key in keys}
         # Records can have been pruned since their sums were read.
-        whole = set(map(encode_kind, ledger_sums.list_whole(what.ledger, what.kinds, what.now)))
+        whole = set(map(encode_kind, ledger_sums.list_whole(compared.ledger, compared.kinds, compared.now)))
         return {key: difference for key, difference in differences.items() if difference and key.kind in whole}
 
     def _advance(self, cursor: int) -> None:
@@ -89,12 +89,14 @@ class Comparison:
 
     def _list_amounts(self, last_seq: int) -> Iterator[ledger_sums.CounterAmount]:
         """Yield the amounts of the records that follow the position, up to `last_seq`."""
-        what = self._compared
-        return ledger_sums.list_amounts(what.ledger, what.dialect, what.kinds, what.now, (self._position, last_seq))
+        compared = self._compared
+        return ledger_sums.list_amounts(
+            compared.ledger, compared.dialect, compared.kinds, compared.now, (self._position, last_seq)
+        )
 
     def _list_corrections(self, last_seq: int) -> Iterator[ledger_sums.CounterAmount]:
-        what = self._compared
-        return list_corrections((what.budgets, what.ledger), what.kinds, what.now, last_seq)
+        compared = self._compared
+        return list_corrections((compared.budgets, compared.ledger), compared.kinds, compared.now, last_seq)
 
     def _read_cursor(self) -> int:
         ((cursor,),) = self._compared.budgets.fetch_rows(SELECT_CURSOR)

@@ -153,11 +153,11 @@ class CostBounds:
             for price in self._prices.models(tariff.provider)
             if price.status in _SERVING and endpoint in price.endpoints
         ]
-        known = [CostBound(), *(one for one in found if one is not None)]
+        known = [CostBound(), *filter(None, found)]
         return CostBound(
-            bound.total + max(one.total for one in known),
-            bound.subtotal + max(one.subtotal for one in known),
-            bound.tokens + max(one.tokens for one in known),
+            bound.total + max(each.total for each in known),
+            bound.subtotal + max(each.subtotal for each in known),
+            bound.tokens + max(each.tokens for each in known),
         )
 
     def _find_dearest(
