@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from tornado_proxy.budgets.store import BudgetDatabases, BudgetStore
 from tornado_proxy.domain.ledger_address import LedgerAddress
 from tornado_proxy.ledger.backends import make_backend
 from tornado_proxy.ledger.database import Database
+from tornado_proxy.ledger.sqlite.scratch_file import open_scratch_file
 from tornado_proxy.ledger.writer.committed_records import CommittedRecords
 from tornado_proxy.ledger.writer.process_locks import ProcessLocks
 
@@ -37,11 +37,8 @@ def has_budgets(address: LedgerAddress) -> bool:
 
 @contextlib.contextmanager
 def open_scratch() -> Iterator[Database]:
-    """Yield an empty SQLite file for what does not fit into memory; remove it at the end."""
-    with contextlib.ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tornado-proxy-")))
-        db = make_backend(folder / "counters.db").connect(create=True, is_brief=True)
-        stack.callback(db.close)
+    """Yield an empty SQLite file for more rows than memory should have; remove it at the end."""
+    with open_scratch_file() as (_, db):
         yield db
 
 

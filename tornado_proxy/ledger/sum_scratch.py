@@ -1,31 +1,26 @@
 """A scratch file with the tables of a ledger, for the sums that a day should have.
 
-Memory is bounded so, however many sums there are.  The sums are made by the statements that add records to those of a
-ledger.
+The sums are made by the statements that add records to those of a ledger.
 """
 
 from __future__ import annotations
 
 import contextlib
-import tempfile
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 
 from tornado_proxy.ledger.database import Backend, Database
 from tornado_proxy.ledger.rollups import INSERTS, AddedRows
 from tornado_proxy.ledger.schema import prepare
-from tornado_proxy.ledger.sqlite.backend import SqliteBackend
+from tornado_proxy.ledger.sqlite.scratch_file import open_scratch_file
 from tornado_proxy.ledger.sum_days import delete_day
 
 
 @contextlib.contextmanager
 def open_scratch() -> Iterator[tuple[Backend, Database]]:
-    """Yield an empty scratch file and a connection to it; remove the file at the end."""
-    with tempfile.TemporaryDirectory(prefix="tornado-proxy-") as folder:
-        backend = SqliteBackend(Path(folder) / "sums.db", fsync=False)
-        with contextlib.closing(backend.connect(create=True, is_brief=True)) as db:
-            prepare(db, backend)
-            yield backend, db
+    """Yield a scratch file without sums and a connection to it; remove the file at the end."""
+    with open_scratch_file() as (backend, db):
+        prepare(db, backend)
+        yield backend, db
 
 
 def add_rows(scratch: Database, added: Iterable[AddedRows]) -> None:
