@@ -16,6 +16,7 @@ from msgspec.structs import replace
 from tests.providers.recorded import FOLDER, exchange, response_body
 from tornado_proxy.config.bundled import conf_path
 from tornado_proxy.config.files import read_documents
+from tornado_proxy.domain.document import Document
 from tornado_proxy.domain.errors import RequestError
 from tornado_proxy.domain.request import RequestFacts, Spend, WorkLimits
 from tornado_proxy.domain.usage import Basis, Meter, Quantity, UsageItem, UsageReport
@@ -44,11 +45,16 @@ def find_endpoint(provider: str, path: str) -> HttpEndpoint:
     )
 
 
-def bound(provider: str, path: str, body: dict[str, object], surcharge_rate: str = "0") -> Decimal:
-    """Return the bound of a request with the JSON `body`."""
+def find_facts(provider: str, path: str, body: dict[str, object]) -> RequestFacts:
+    """Return the facts of a request with the JSON `body`."""
     endpoint = find_endpoint(provider, path)
     assert endpoint.parse is not None
-    facts = endpoint.parse(RequestView(json.dumps(body).encode(), "application/json")).facts
+    return endpoint.parse(RequestView(json.dumps(body).encode(), "application/json")).facts
+
+
+def bound(provider: str, path: str, body: dict[str, object], surcharge_rate: str = "0") -> Decimal:
+    """Return the bound of a request with the JSON `body`."""
+    facts = find_facts(provider, path, body)
     found = BOUNDS.bound(Tariff(BOOK, provider, Decimal(surcharge_rate)), path, facts, NOW)
     assert found is not None
     return found.total
@@ -204,6 +210,29 @@ def test_fallback_that_the_provider_chooses_can_be_the_dearest_model() -> None:
 
     # The dearest model that serves costs more than claude-opus-4-8 itself, whose output is 25 per million.
     assert bound("anthropic", "/v1/messages", unnamed) > 2 * bound("anthropic", "/v1/messages", named)
+
+
+def test_fallback_that_the_provider_chooses_has_no_bound_if_a_model_has_none() -> None:
+    documents = [
+        Document(document.file, _drop_limits(document.content, "claude-fable-5-2"))
+        for document in read_documents(conf_path("prices"))
+    ]
+    bounds = CostBounds(PriceBook.from_documents(documents), WorkCaps(tool_calls=10, session_s=3900))
+    tariff = Tariff(BOOK, "anthropic", Decimal(0))
+
+    def find(**members: object) -> object:
+        facts = find_facts("anthropic", "/v1/messages", message(**members))
+        return bounds.bound(tariff, "/v1/messages", facts, NOW)
+
+    assert find() is not None
+    assert find(fallbacks="default") is None
+
+
+def _drop_limits(content: Any, model: str) -> object:  # a document
+    models = {
+        name: {**prices, "limits": None} if name == model else prices for name, prices in content["models"].items()
+    }
+    return {**content, "models": models}
 
 
 def test_batch_counts_all_its_requests() -> None:

@@ -92,8 +92,9 @@ def _list_claims(
 
 
 def _make_unbounded_error(facts: RequestFacts) -> BadRequest:
+    other = "" if facts.work.names_models else ", or of a model that the provider can choose for it"
     return BadRequest(
-        f"the price file states no limits of {facts.model}, so its cost has no bound and no budget or limit can "
+        f"the price file states no limits of {facts.model}{other}, so its cost has no bound and no budget or limit can "
         "admit it; the operator can add `limits` to the model",
         param="model",
     )

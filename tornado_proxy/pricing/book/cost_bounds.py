@@ -145,7 +145,7 @@ class CostBounds:
 
     def _add_unnamed(
         self, bound: CostBound, tariff: Tariff, endpoint: str, facts: RequestFacts, at: datetime
-    ) -> CostBound:
+    ) -> CostBound | None:
         """Add a model that the provider chooses: the dearest one that serves the endpoint."""
         spend, work = facts.spends[0], replace(facts.work, names_models=True)
         found = [
@@ -154,6 +154,8 @@ class CostBounds:
             if price.status in _SERVING and endpoint in price.endpoints
         ]
         known = [CostBound(), *filter(None, found)]
+        if len(known) <= len(found):
+            return None  # one without a bound
         return CostBound(
             bound.total + max(each.total for each in known),
             bound.subtotal + max(each.subtotal for each in known),
