@@ -22,6 +22,7 @@ from tests import harness
 from tests.ledger.memory_ledger import MemoryLedger
 from tornado_proxy import snapshot
 from tornado_proxy.auth.authenticator import Authenticator
+from tornado_proxy.budgets.leases.slices import Slices
 from tornado_proxy.domain.budget import CounterPlan, Refusal, Reservation
 from tornado_proxy.domain.errors import ExchangeAborted, UpstreamError
 from tornado_proxy.domain.identity import Project, ProjectProvider, ProviderKey, Secret, SessionGrant
@@ -137,6 +138,7 @@ class MemoryKeeper:
     """The counters of budgets: `refusal` is the one that the next requests get.  Satisfies gateway.budgets.Keeper."""
 
     def __init__(self) -> None:
+        self.slices = Slices()
         self.plans: list[CounterPlan] = []
         self.refusal: Refusal | None = None
         self.ended: dict[str, Mapping[RateUnit, int]] = {}

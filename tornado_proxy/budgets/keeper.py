@@ -98,7 +98,8 @@ class BudgetKeeper:
         self._listeners = BudgetListeners() if listeners is None else listeners
         self._plan = CounterPlan()
         self._limits = BudgetLimits()
-        self._slices = Slices()
+        #: Those of this process.
+        self.slices = Slices()
         self._queue = WorkQueue()
         self._stopped = threading.Event()
         self._thread: threading.Thread | None = None
@@ -167,15 +168,14 @@ class BudgetKeeper:
         await self.read(lambda store: store.folding.forget_trip(brake_id))
 
     def take(self, reservation: Reservation) -> bool:
-        """Reserve the most that a request can cost from slices; return False if reserve() must decide."""
-        slices = self._slices
-        if not reservation.claims:
-            return slices.take(reservation)
-        if not slices.rates.take(reservation.request_id, reservation.claims):
+        """Take units of limits, and reserve from slices; return False if reserve() must decide."""
+        rates, claims = self.slices.rates, reservation.claims
+        if claims and not rates.take(reservation.request_id, claims):
             return False
-        if not reservation.budgeted.budgets or slices.take(reservation):
+        if not reservation.budgeted.budgets or self.slices.take(reservation):
             return True
-        slices.rates.end(reservation.request_id, NOTHING_USED)
+        if claims:
+            rates.end(reservation.request_id, NOTHING_USED)
         return False
 
     async def reserve(self, reservation: Reservation) -> Refusal | None:
@@ -203,7 +203,7 @@ class BudgetKeeper:
     def release(self, request_id: str) -> None:
         """Free the reservation of a request that was not sent.  Never blocks."""
         has_ended = self._end_in_slices(request_id, NOTHING_USED)
-        if not self._slices.release(request_id) and not has_ended:
+        if not self.slices.release(request_id) and not has_ended:
             self._queue.put(request_id)
 
     def end(self, request_id: str, used: Mapping[RateUnit, int]) -> None:
@@ -212,8 +212,8 @@ class BudgetKeeper:
             self._queue.put(RateEnd(request_id, used))
 
     def _end_in_slices(self, request_id: str, used: Mapping[RateUnit, int]) -> bool:
-        has_ended = self._slices.rates.end(request_id, used)
-        if has_ended and self._slices.rates.is_short:
+        has_ended = self.slices.rates.end(request_id, used)
+        if has_ended and self.slices.rates.is_short:
             self._queue.put(Wake())
         return has_ended
 
@@ -257,17 +257,17 @@ class BudgetKeeper:
             store.close()
 
     def _open(self, plan: CounterPlan) -> BudgetStore:
-        store = self._ledger.open(self._slices)
+        store = self._ledger.open(self.slices)
         store.register()
         store.follow(plan, datetime.now(UTC))
         self._plan = plan
         return store
 
     def _open_again(self) -> BudgetStore:
-        store = self._open_to_count(self._slices)
+        store = self._open_to_count(self.slices)
         store.register()
         store.folding.limits = self._limits
-        self._slices.forget()
+        self.slices.forget()
         return store
 
     def _open_to_count(self, slices: Slices | None = None) -> BudgetStore:
@@ -299,7 +299,7 @@ class BudgetKeeper:
                 store = store or self._open_again()
                 if work.reserves:
                     schedule.expect_records()
-                if self._slices.is_short:
+                if self.slices.is_short:
                     schedule.expect_leases()
                 self._serve(store, work)
                 schedule.run(store)
@@ -325,7 +325,7 @@ class BudgetKeeper:
         if work.ended:
             store.end(work.ended)
             work.ended.clear()
-        if self._slices.rates.is_short:
+        if self.slices.rates.is_short:
             store.rate_leasing.sync()
         self._decisions.retry(store, is_last=work.is_last)
         if work.reserves:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Protocol, TypeVar
 
+from tornado_proxy.budgets.leases.slices import Slices
 from tornado_proxy.budgets.store import BudgetStore
 from tornado_proxy.domain.budget import BudgetLimits, BudgetWarning, CounterPlan, Refusal, Reservation
 from tornado_proxy.domain.rate import RateUnit
@@ -13,7 +14,13 @@ _Result = TypeVar("_Result")
 
 
 class Keeper(Protocol):
-    """The counters and reservations (budgets/keeper.py)."""
+    """The counters and reservations (budgets/keeper.py).
+
+    Attributes:
+        slices: Those of this process; a request without claims on limits can reserve from them directly.
+    """
+
+    slices: Slices
 
     async def open(self, plan: CounterPlan) -> None:
         """Open the counters of a configuration; raise LedgerUnavailable if that fails."""
@@ -25,7 +32,7 @@ class Keeper(Protocol):
         """Warn of these limits from now on."""
 
     def take(self, reservation: Reservation) -> bool:
-        """Reserve the most that a request can cost from what this process has leased; return False if that is less."""
+        """Take units of limits, and reserve from slices; return False if this process has leased too little."""
 
     async def reserve(self, reservation: Reservation) -> Refusal | None:
         """Reserve the most that a request can cost, and its units of limits, or return the refusal of one."""

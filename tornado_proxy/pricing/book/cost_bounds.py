@@ -37,10 +37,9 @@ _BEGINNING, _END = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo
 _SERVING = ("active", "deprecated")
 
 
-class _RateWindow(msgspec.Struct, frozen=True):
+class _RateWindow(SpendRates, frozen=True):
     """The rates of the requests that begin from `since` up to `until`, and whose body has so many bytes."""
 
-    rates: SpendRates
     since: datetime
     until: datetime
     min_bytes: int
@@ -64,7 +63,12 @@ class _SpendFacts(msgspec.Struct):
         limits, dates, added = self.price.limits, self.price.dates, self.tokens.added_to_prompt
         is_last = length == len(limits) or self.tokens.prompt_tokens <= limits[length]
         return _RateWindow(
-            rates,
+            rates.input_token,
+            rates.output_usd,
+            rates.added_tokens,
+            rates.max_input_tokens,
+            rates.output_tokens,
+            rates.others,
             since=dates[date - 1] if date else _BEGINNING,
             until=dates[date] if date < len(dates) else _END,
             min_bytes=limits[length - 1] - added + 1 if length else 0,
@@ -108,14 +112,13 @@ class CostBounds:
                 or not window.min_bytes <= body_bytes <= window.max_bytes
             ):
                 window = self._find_window(known, tariff, spend, body_bytes, at)
-            rates = window.rates
-            input_tokens = body_bytes + rates.added_tokens
-            if input_tokens > rates.max_input_tokens:  # noqa: PLR1730  # min() takes longer
-                input_tokens = rates.max_input_tokens
-            subtotal += input_tokens * rates.input_token + rates.output_usd
-            if rates.others:
-                subtotal += bound_others(rates, facts, self._caps)
-            tokens += input_tokens + rates.output_tokens
+            input_tokens = body_bytes + window.added_tokens
+            if input_tokens > window.max_input_tokens:  # noqa: PLR1730  # min() takes longer
+                input_tokens = window.max_input_tokens
+            subtotal += input_tokens * window.input_token + window.output_usd
+            if window.others:
+                subtotal += bound_others(window, facts, self._caps)
+            tokens += input_tokens + window.output_tokens
         rate = tariff.surcharge_rate
         bound = CostBound(subtotal + subtotal * rate if rate else subtotal, subtotal, tokens)
         return bound if facts.work.names_models else self._add_unnamed(bound, tariff, endpoint, facts, at)
