@@ -30,7 +30,8 @@ _BOM = b"\xef\xbb\xbf"
 
 #: Line ends beyond the four characters of an empty line.
 _EMPTY_LINES = re.compile(rb"[\r\n]{5,}")
-_MANY_LINE_ENDS = (b"\n\n\n", b"\r\r\r", b"\r\n\r\n\r\n")
+#: Bytes for each line end, below which blocks can have many empty lines.
+_MIN_LINE_BYTES = 16
 #: Bytes in which empty lines are not looked for: they take a reader some milliseconds.
 _MAX_UNCHECKED_BYTES = 4096
 
@@ -106,7 +107,8 @@ class SseSplitter:
 class TolerantSseSplitter:
     """A splitter for usage readers, which must never break the stream that they read.
 
-    Of many empty lines in a row it returns two: each block takes a reader some microseconds, and says nothing.
+    Of many empty lines in a row it returns two, where lines are short: each block takes a reader some microseconds, and
+    says nothing.
     After an event longer than MAX_EVENT_BYTES, `overflowed` is True and no more blocks are returned.
     """
 
@@ -166,12 +168,12 @@ def _find_last_block_end(text: bytes) -> int:
 
 
 def _join_empty_lines(blocks: bytes) -> bytes:
-    """Return complete blocks without empty ones."""
-    # Not any(): three searches of bytes take less time than its generator.
-    for line_ends in _MANY_LINE_ENDS:
-        if blocks.find(line_ends) >= 0:
-            return _EMPTY_LINES.sub(b"\n\n", blocks)
-    return blocks
+    """Return complete blocks without empty ones, if they can be many."""
+    # To count takes half the time of a search for several line ends: 0.1 us for an event of 330 bytes.
+    line_ends = blocks.count(b"\n")
+    if b"\r" in blocks:
+        line_ends += blocks.count(b"\r")
+    return _EMPTY_LINES.sub(b"\n\n", blocks) if line_ends * _MIN_LINE_BYTES > len(blocks) else blocks
 
 
 def split_blocks(blocks: bytes) -> list[bytes]:
