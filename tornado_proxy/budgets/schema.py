@@ -27,10 +27,6 @@ from tornado_proxy.budgets.token_budgets import create_token_budgets
 from tornado_proxy.budgets.warnings import create_warnings
 from tornado_proxy.ledger.dialect import Dialect
 
-SELECT_CURSOR = "SELECT value FROM budget_meta WHERE key = 'cursor'"
-INSERT_CURSOR = "INSERT INTO budget_meta (key, value) VALUES ('cursor', ?) ON CONFLICT (key) DO NOTHING"
-SET_CURSOR = "UPDATE budget_meta SET value = ? WHERE key = 'cursor'"
-
 
 def create_tables(sql: Dialect) -> str:
     """Return the SQL that makes the tables that do not exist."""

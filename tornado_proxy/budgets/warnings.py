@@ -14,6 +14,7 @@ from decimal import Decimal
 
 from tornado_proxy.budgets import token_budgets
 from tornado_proxy.budgets.counting.counters import FIRST_KEY, CounterKey, key_of_state, make_state, read_spent
+from tornado_proxy.budgets.counting.cursor import lock_cursor
 from tornado_proxy.domain.budget import THRESHOLDS_PERCENT, TOKEN_TOTAL, BudgetLimits, BudgetWarning, decode_kind
 from tornado_proxy.ledger.database import Database
 from tornado_proxy.ledger.dialect import Dialect
@@ -89,12 +90,12 @@ def claim(
     return warnings
 
 
-def claim_all(db: Database, lock: str, limits: BudgetLimits, now: datetime) -> Iterator[list[BudgetWarning]]:
+def claim_all(db: Database, row_lock: str, limits: BudgetLimits, now: datetime) -> Iterator[list[BudgetWarning]]:
     """Claim the warnings of all counters of current periods, some in each transaction; yield those of each.
 
     Args:
         db: The budgets' database.
-        lock: The query that locks the cursor, as each transaction that changes counters does.
+        row_lock: The SQL that locks a row, which is the cursor, as in each transaction that changes counters.
         limits: The limits in force.
         now: The time whose periods are the current ones.
     """
@@ -107,7 +108,7 @@ def claim_all(db: Database, lock: str, limits: BudgetLimits, now: datetime) -> I
             spent, after = read_spent(db, kind, least, now, after)
             if spent:
                 with db.transaction():
-                    db.fetch_rows(lock)
+                    lock_cursor(db, row_lock)
                     claimed = claim(db, limits, spent, now)
                 yield claimed
 

@@ -57,6 +57,10 @@ class CostBound(msgspec.Struct, frozen=True, gc=False):
     tokens: int = 0
 
 
+#: The bound of a request that costs nothing.
+NO_BOUND = CostBound()
+
+
 class Cost(msgspec.Struct, frozen=True):
     """An itemised bill.  `line_items` end with the discount and the surcharge; `total` is their exact sum.
 

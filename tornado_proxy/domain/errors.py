@@ -61,7 +61,7 @@ class RequestError(ProxyError):
         status: The HTTP status.
         kind: The value of the error's `type` member.
         code: A stable word for programs (docs/errors.md).
-        message: Text for people: the wrong value, the rule, what to do.  What has the form of a credential is masked.
+        message: Text for people: the wrong value, the rule, what to do.  Texts that look like credentials are masked.
         param: The name of the faulty field, masked in the same way, or None.
         model: The model that the request names, if it was read before the error; for the log.
         final: True if the same request fails again, so that SDKs must not retry it.

@@ -27,5 +27,5 @@ _CREDENTIAL = re.compile(
 
 
 def mask_credentials(text: str) -> str:
-    """Return `text` with a mask in place of everything that has the form of a token or key, also of one cut short."""
+    """Return `text` with a mask in place of all texts that look like a token or key, also of one cut short."""
     return _CREDENTIAL.sub(MASK, text)

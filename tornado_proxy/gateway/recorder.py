@@ -237,7 +237,7 @@ class RequestRecording:
         self._call = call
         self._requested_object = None if context.path_id is None else context.endpoint.owned_object(context.path_id)
         self._streaming: str | None = None
-        #: What was written ahead, and the end that it states.
+        #: The record that was written ahead, and the end that it states.
         self._ahead: tuple[RequestEnd, FinishedRequest] | None = None
 
     def begin(self) -> None:

@@ -133,9 +133,9 @@ class DeferredUsage:
 
     `cancel` is the path to which a POST ends running work.  Some work ends a while later; `is_cancelling` returns True
     for its state meanwhile.  `cancels_deleted` is True if the work of an object that a client deletes is cancelled,
-    False if the client must wait for its end.  `check` compares the report of the results with the state: it returns
-    what is missing, None if nothing is.  `estimate` reports what the facts alone tell, for an object that the provider
-    no longer has.
+    False if the client must wait for its end.  `check` compares the report of the results with the state: it returns a
+    description of the missing results, None without any.  `estimate` reports what the facts alone tell, for an object
+    that the provider no longer has.
     """
 
     state: Callable[[str], str]

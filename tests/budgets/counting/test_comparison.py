@@ -81,7 +81,7 @@ def test_counters_keep_what_pruned_records_have_cost(budgets: BudgetsUnderTest, 
 
     assert budgets.store.folding.correct(NOW) == 0
     budgets.open()._budgets.run("UPDATE budget_counters SET settled = '0.9'")
-    # The month's of the project, and the participant's: the ledger has sums of what it has pruned.
+    # The month's of the project, and the participant's: the ledger keeps the sums of pruned records.
     assert budgets.store.folding.correct(NOW) == Decimal("0.7") + Decimal("0.6")
 
     assert [budgets.figures(kind) for kind in kinds] == [

@@ -1,1 +1,1 @@
-"""Counts what the records of the ledger have cost, in counters of the budgets."""
+"""Counts the cost of the ledger's records in the counters of the budgets."""

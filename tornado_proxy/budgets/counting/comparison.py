@@ -20,8 +20,8 @@ from itertools import chain
 from tornado_proxy.budgets.counting import ledger_sums
 from tornado_proxy.budgets.counting.counted_settlements import list_corrections
 from tornado_proxy.budgets.counting.counters import FIRST_KEY, CounterKey, read_page, read_settled, sum_by_key
+from tornado_proxy.budgets.counting.cursor import read_cursor
 from tornado_proxy.budgets.counting.expected_counters import ExpectedCounters
-from tornado_proxy.budgets.schema import SELECT_CURSOR
 from tornado_proxy.domain.budget import CounterKind, encode_kind
 from tornado_proxy.ledger.database import Database
 from tornado_proxy.ledger.dialect import Dialect
@@ -56,7 +56,7 @@ class Comparison:
         after = FIRST_KEY if compared.kinds else None
         while after is not None:
             found, cursor = read_page(compared.budgets, compared.kinds, after, compared.now, _PAGE_SIZE)
-            self._advance(self._read_cursor() if cursor is None else cursor)
+            self._advance(read_cursor(compared.budgets) if cursor is None else cursor)
             expected = self._expected.read_page(after, _PAGE_SIZE)
             # Keys up to the end are known on both sides.
             end = min((next(reversed(side)) for side in (found, expected) if len(side) == _PAGE_SIZE), default=None)
@@ -97,7 +97,3 @@ class Comparison:
     def _list_corrections(self, last_seq: int) -> Iterator[ledger_sums.CounterAmount]:
         compared = self._compared
         return list_corrections((compared.budgets, compared.ledger), compared.kinds, compared.now, last_seq)
-
-    def _read_cursor(self) -> int:
-        ((cursor,),) = self._compared.budgets.fetch_rows(SELECT_CURSOR)
-        return int(str(cursor))

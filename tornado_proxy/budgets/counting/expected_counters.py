@@ -13,26 +13,24 @@ from collections.abc import Collection, Iterable
 from decimal import Decimal
 from itertools import islice
 
-from tornado_proxy.budgets.counting.counters import CounterKey
+from tornado_proxy.budgets.counting.counters import COLUMNS, HAS_KEY, KEY_COLUMNS, CounterKey
 from tornado_proxy.ledger.database import Database
 from tornado_proxy.ledger.dialect import Insert
 from tornado_proxy.ledger.rollup_rows import REST_PLACES, join_amount, split_amount
 
-_COLUMNS = "kind, project_id, subject, period_begin, period_end"
-_KEY = "kind, project_id, subject, period_begin"
 _CREATE = (
     "CREATE TABLE expected (kind TEXT, project_id TEXT, subject TEXT, period_begin TEXT, period_end TEXT, "
-    f"micro INTEGER, rest INTEGER, PRIMARY KEY ({_KEY})) WITHOUT ROWID;"
+    f"micro INTEGER, rest INTEGER, PRIMARY KEY ({KEY_COLUMNS})) WITHOUT ROWID;"
 )
 _ADD = Insert(
     "expected",
-    (*_COLUMNS.split(", "), "micro", "rest"),
-    _KEY,
+    (*COLUMNS.split(", "), "micro", "rest"),
+    KEY_COLUMNS,
     update="micro = expected.micro + excluded.micro, rest = expected.rest + excluded.rest",
 )
-_SELECT = f"SELECT {_COLUMNS}, micro, rest FROM expected"  # noqa: S608  # names of ours
-_SELECT_PAGE = f"{_SELECT} WHERE ({_KEY}) > (?, ?, ?, ?) ORDER BY {_KEY} LIMIT ?"
-_SELECT_ONE = f"{_SELECT} WHERE kind = ? AND project_id = ? AND subject = ? AND period_begin = ?"
+_SELECT = f"SELECT {COLUMNS}, micro, rest FROM expected"  # noqa: S608  # names of ours
+_SELECT_PAGE = f"{_SELECT} WHERE ({KEY_COLUMNS}) > (?, ?, ?, ?) ORDER BY {KEY_COLUMNS} LIMIT ?"
+_SELECT_ONE = f"{_SELECT} WHERE {HAS_KEY}"
 
 #: Amounts that are added up in memory before they are written.
 _BATCH_SIZE = 5000

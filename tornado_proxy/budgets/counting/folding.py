@@ -21,11 +21,11 @@ from tornado_proxy.budgets.counting.counters import (
     list_kinds_with_counters,
     make_keys,
 )
+from tornado_proxy.budgets.counting.cursor import has_cursor, insert_cursor, lock_cursor, read_cursor, set_cursor
 from tornado_proxy.budgets.counting.expected_counters import ExpectedCounters
 from tornado_proxy.budgets.counting.ledger_records import CountedRecord, RecordGroup
 from tornado_proxy.budgets.counting.ledger_sums import Add, CounterAmount
 from tornado_proxy.budgets.counting.record_source import RecordSource
-from tornado_proxy.budgets.schema import INSERT_CURSOR, SELECT_CURSOR, SET_CURSOR
 from tornado_proxy.domain.brake import Brake, BrakeLimits
 from tornado_proxy.domain.budget import (
     Amount,
@@ -100,9 +100,9 @@ class Folding:
         """Begin to count at the last record of the ledger, if nothing was counted before."""
         last_seq = find_last_seq(self._ledger, self._dialect.wait_for_writers)
         with self._budgets.transaction():
-            if self._budgets.fetch_rows(SELECT_CURSOR):
+            if has_cursor(self._budgets):
                 return
-            self._budgets.run(INSERT_CURSOR, (str(last_seq),))
+            insert_cursor(self._budgets, last_seq)
             # Their settlements come later.  What they count as now is the sum of their bills.
             pending = ledger_records.list_pending(self._ledger, last_seq)
             for bill in ledger_records.read_bills(self._ledger, pending):
@@ -117,8 +117,7 @@ class Folding:
     def fold_batch(self) -> bool:
         """Count some of the records that are not counted yet; return True if there are more."""
         last_seq = find_last_seq(self._ledger, self._dialect.wait_for_writers)
-        ((counted,),) = self._budgets.fetch_rows(SELECT_CURSOR)
-        if int(str(counted)) >= last_seq:
+        if read_cursor(self._budgets) >= last_seq:
             return False  # most calls end here, without a transaction
         with self._folding() as (cursor, changes):
             groups, reached = self._source.read(cursor, last_seq, by_second=bool(self.brakes))
@@ -126,7 +125,7 @@ class Folding:
             self._end_reservations(groups, changes)
             if self.brakes and brakes.count(self._budgets, self.brakes, groups, datetime.now(UTC)):
                 self._has_new_trips = True
-            self._budgets.run(SET_CURSOR, (str(reached),))
+            set_cursor(self._budgets, reached)
         self.on_counted(range(cursor + 1, reached + 1), groups)
         return reached < last_seq
 
@@ -222,8 +221,7 @@ class Folding:
 
     def check_warnings(self, now: datetime) -> None:
         """Claim the warnings of all counters: a limit has changed, or its time has ended."""
-        lock = f"{SELECT_CURSOR} {self._dialect.row_lock}"
-        for claimed in warnings.claim_all(self._budgets, lock, self.limits, now):
+        for claimed in warnings.claim_all(self._budgets, self._dialect.row_lock, self.limits, now):
             self._warnings += claimed
 
     def take_warnings(self) -> list[BudgetWarning]:
@@ -259,8 +257,7 @@ class Folding:
         """Run a transaction that alone counts; yield the cursor and the changes to make at its end."""
         changes = CounterChanges()
         with self._budgets.transaction():
-            ((cursor,),) = self._budgets.fetch_rows(f"{SELECT_CURSOR} {self._dialect.row_lock}")
-            yield int(str(cursor)), changes
+            yield lock_cursor(self._budgets, self._dialect.row_lock), changes
             settled = changes.apply(self._budgets, self._dialect.row_lock)
             claimed = warnings.claim(self._budgets, self.limits, settled, datetime.now(UTC))
         self._warnings += claimed
@@ -342,8 +339,7 @@ class Folding:
         """
         summed = ledger_sums.read_sums(self._ledger, kinds, now, add)
         self.fold()  # then the cursor is not before the last record of any sum
-        ((cursor,),) = self._budgets.fetch_rows(SELECT_CURSOR)
-        last_seq = int(str(cursor))
+        last_seq = read_cursor(self._budgets)
         for part in summed:
             add(ledger_sums.list_amounts(self._ledger, self._dialect, part.kinds, now, (part.seq, last_seq)))
         return last_seq

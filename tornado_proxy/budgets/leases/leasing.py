@@ -33,6 +33,7 @@ from tornado_proxy.budgets.counting.counters import (
     make_keys,
     write_counter,
 )
+from tornado_proxy.budgets.counting.cursor import lock_cursor, read_cursor
 from tornado_proxy.budgets.counting.ledger_records import RecordGroup
 from tornado_proxy.budgets.leases import unheld_requests
 from tornado_proxy.budgets.leases.slices import Slices
@@ -62,7 +63,6 @@ _SELECT_IDLE = f"SELECT {COLUMNS}, amount, used FROM budget_leases"  # noqa: S60
 _SELECT_OF = f"{_SELECT_IDLE} WHERE writer = ?"
 _DELETE_SHOWN = "DELETE FROM leased_requests WHERE writer = ?"
 _DELETE_OF = ("DELETE FROM budget_leases WHERE writer = ?", _DELETE_SHOWN)
-_SELECT_CURSOR = "SELECT value FROM budget_meta WHERE key = 'cursor'"
 _SELECT_PENDING = "SELECT 1 FROM budget_reservations WHERE request_id = ? AND state = 'pending' AND counters = '[]'"
 _SET_PENDING = "UPDATE budget_reservations SET total = ?, subtotal = ?, counters = ? WHERE request_id = ?"
 
@@ -141,7 +141,7 @@ class Leasing:
             hold: True if the bound of a request of unknown cost counts until its period ends.
         """
         slices = self._slices
-        cursor = self._read_cursor()
+        cursor = read_cursor(self._budgets)
         if not (slices.slices or slices.requests or slices.to_hold or self._shown):
             slices.seen = cursor
             return
@@ -195,7 +195,7 @@ class Leasing:
 
         `kinds` are those of the counters that hold bounds; `hold` as for sync().
         """
-        cursor = self._read_cursor()  # first: the list lacks records that others store from now on
+        cursor = read_cursor(self._budgets)  # first: the list lacks records that others store from now on
         unheld = [
             _make_holding(request, writer, kinds)
             for request in unheld_requests.list_unheld(self._ledger, writer)
@@ -220,10 +220,6 @@ class Leasing:
             of = CounterKey(*key)  # type: ignore[arg-type]  # text
             idle[of] = idle.get(of, Decimal(0)) + Decimal(str(amount)) - Decimal(str(used))
         return idle
-
-    def _read_cursor(self) -> int:
-        rows = self._budgets.fetch_rows(_SELECT_CURSOR)
-        return int(str(rows[0][0])) if rows else 0
 
     def _drop_counted(self, cursor: int, *, hold: bool) -> None:
         if not self._slices.requests or cursor <= self._slices.seen:
@@ -258,7 +254,7 @@ class Leasing:
     def _take_back(self) -> None:
         """Stop holding requests under way, which are in slices again: they would be reserved twice."""
         with self._budgets.transaction():
-            self._budgets.fetch_rows(f"{_SELECT_CURSOR} {self._row_lock}")
+            lock_cursor(self._budgets, self._row_lock)
             changes = CounterChanges()
             for request_id, total, subtotal, keys in self._budgets.fetch_rows(_SELECT_HELD, (self._writer_id,)):
                 if str(request_id) in self._slices.requests:
@@ -285,7 +281,7 @@ class Leasing:
         keys = sorted({*due, *(key for request, _ in to_hold.values() for key in request.amounts)})
         if to_hold:
             # Folding locks reservations before counters; so nothing folds meanwhile.
-            self._budgets.fetch_rows(f"{_SELECT_CURSOR} {self._row_lock}")
+            lock_cursor(self._budgets, self._row_lock)
         figures = {key: list(lock_counter(self._budgets, self._row_lock, key)) for key in keys}
         for request_id, (request, basis) in to_hold.items():
             holding = _Holding(request_id, self._writer_id, basis, request.started_at, request.bound, request.amounts)
@@ -347,17 +343,14 @@ class Leasing:
 
     def _free(self, writer: str, unheld: Iterable[_Holding]) -> None:
         with self._budgets.transaction():
-            self._budgets.fetch_rows(f"{_SELECT_CURSOR} {self._row_lock}")
-            changes: dict[CounterKey, Decimal] = {}
+            lock_cursor(self._budgets, self._row_lock)
+            changes = CounterChanges()
             for *key, amount, _ in self._budgets.fetch_rows(_SELECT_OF, (writer,)):
-                of = CounterKey(*key)  # type: ignore[arg-type]  # text
-                changes[of] = changes.get(of, Decimal(0)) - Decimal(str(amount))
+                changes.reserve(CounterKey(*key), -Decimal(str(amount)))  # type: ignore[arg-type]  # text
             for holding in unheld:
-                for of, amount in self._hold(holding).items():
-                    changes[of] = changes.get(of, Decimal(0)) + amount
-            for of in sorted(changes):
-                settled, reserved = lock_counter(self._budgets, self._row_lock, of)
-                write_counter(self._budgets, of, settled, reserved + changes[of])
+                for of, held in self._hold(holding).items():
+                    changes.reserve(of, held)
+            changes.apply(self._budgets, self._row_lock)
             for sql in _DELETE_OF:
                 self._budgets.run(sql, (writer,))
 
@@ -375,10 +368,10 @@ class _Holding:
 
 
 def _make_holding(request: UnheldRequest, writer: str, kinds: Iterable[CounterKind]) -> _Holding:
+    bound = request.bound
     amounts = {
-        key: kind.amount.choose(request.total, request.subtotal)
+        key: kind.amount.choose(bound.total, bound.subtotal)
         for kind in kinds
         for key in make_keys(kind, request.spender, request.started_at)
     }
-    bound = CostBound(request.total, request.subtotal)
     return _Holding(request.request_id, writer, request.basis, request.started_at, bound, dict(sorted(amounts.items())))

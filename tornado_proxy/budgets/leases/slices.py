@@ -24,11 +24,10 @@ import msgspec
 from tornado_proxy.budgets.counting.counters import CounterKey, make_key
 from tornado_proxy.budgets.limits.rate_slices import RateSlices
 from tornado_proxy.domain.budget import Amount, Budget, BudgetedSpender, Reservation
-from tornado_proxy.domain.cost import CostBound
+from tornado_proxy.domain.cost import NO_BOUND, CostBound
 from tornado_proxy.domain.usage import Basis
 
 _ZERO = Decimal(0)
-_NO_BOUND = CostBound()
 
 #: The part of a counter's rest that a process leases at most: a tenth.
 _SHARE = 10
@@ -102,7 +101,7 @@ class Slice:
 
     def note(self, asks: int, bound: Decimal, limit: Decimal, at: float) -> None:
         """Note requests, the largest bound of which is `bound`; `at` is monotonic."""
-        # What is idle has outlasted a pause, or there was none.
+        # Requests count on after a pause if the slice still has an idle part.
         self.asks = self.asks + asks if self.idle or at - self.asked_at < _IDLE_S else asks
         self.new_asks += asks
         self.asked_at = at
@@ -160,7 +159,7 @@ class _SpenderClaims(msgspec.Struct, eq=False):
     begin: datetime
     end: datetime
     claims: tuple[_Claim, ...]
-    largest: CostBound = _NO_BOUND
+    largest: CostBound = NO_BOUND
     asks: int = 0
 
     def note(self, now: float) -> None:
@@ -168,7 +167,7 @@ class _SpenderClaims(msgspec.Struct, eq=False):
         for claim in self.claims:
             bound = self.largest.total if claim.is_total else self.largest.subtotal
             claim.slice.note(self.asks, bound, claim.limit, now)
-        self.largest, self.asks = _NO_BOUND, 0
+        self.largest, self.asks = NO_BOUND, 0
 
 
 @dataclass(slots=True)

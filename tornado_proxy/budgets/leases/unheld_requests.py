@@ -16,6 +16,7 @@ from decimal import Decimal
 
 from tornado_proxy.budgets.counting.ledger_records import SPENDER_COLUMNS, make_spender
 from tornado_proxy.domain.budget import Spender
+from tornado_proxy.domain.cost import CostBound
 from tornado_proxy.domain.usage import Basis
 from tornado_proxy.ledger.database import Database, StoreError
 from tornado_proxy.ledger.dialect import quote_names
@@ -49,8 +50,7 @@ class UnheldRequest:
     request_id: str
     basis: Basis
     started_at: datetime
-    total: Decimal
-    subtotal: Decimal
+    bound: CostBound
     spender: Spender
 
 
@@ -61,8 +61,7 @@ def list_unheld(ledger: Database, writer: str) -> list[UnheldRequest]:
             str(request_id),
             Basis(str(basis)),
             datetime.fromisoformat(str(started_at)),
-            Decimal(str(total)),
-            Decimal(str(subtotal)),
+            CostBound(Decimal(str(total)), Decimal(str(subtotal))),
             make_spender(tuple(spender)),
         )
         for sql in (_SELECT_LOST, _SELECT_UNHELD)

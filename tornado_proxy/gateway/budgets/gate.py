@@ -140,7 +140,7 @@ class BudgetGate:
             take = self._keeper.take if reservation.claims else self._keeper.slices.take
             if take(reservation):
                 if reservation.claims:
-                    self._limited.add(intent.request_id)
+                    self._note_claims(reservation)
                 return structs.replace(intent, bound=reservation.bound) if reservation.budgeted.budgets else intent
         return self._reserve(reservation, context, intent)
 

@@ -12,7 +12,7 @@ import msgspec
 from msgspec import structs
 
 from tornado_proxy.domain.budget import BudgetedSpender, Reservation, Spender
-from tornado_proxy.domain.cost import CostBound
+from tornado_proxy.domain.cost import NO_BOUND, CostBound
 from tornado_proxy.domain.errors import BadRequest
 from tornado_proxy.domain.identity import Caller
 from tornado_proxy.domain.rate import RateClaim, RateUnit
@@ -27,8 +27,6 @@ from tornado_proxy.providers.contract import Endpoint
 #: Callers, with their agent sessions, whose shared facts a snapshot keeps.  Clients choose the sessions.
 _MAX_KEPT = 4096
 
-_NO_BOUND = CostBound()
-
 
 def make_reservation(
     context: RequestContext[Endpoint], tariff: Tariff, facts: RequestFacts, intent: RequestIntent
@@ -42,7 +40,7 @@ def make_reservation(
         return None
     endpoint, snapshot, at = context.endpoint, context.snapshot, intent.started_at
     spending = _find_spending(context, intent.attribution.agent_session)
-    budgeted, bound = spending.budgeted, _NO_BOUND
+    budgeted, bound = spending.budgeted, NO_BOUND
     if not endpoint.charged:
         budgeted = BudgetedSpender(budgeted.spender)  # it costs nothing
     else:
@@ -60,14 +58,14 @@ def make_reservation(
 def make_check(context: RequestContext[Endpoint], now: datetime) -> Reservation:
     """Return the reservation of nothing, with which a session finds out whether its budgets are spent."""
     spending = _find_spending(context, find_agent_session(context))
-    return Reservation("", _find_budgets(context, spending, now), _NO_BOUND, now)
+    return Reservation("", _find_budgets(context, spending, now), NO_BOUND, now)
 
 
 def make_stream_reservation(context: RequestContext[Endpoint], session_id: str, now: datetime) -> Reservation:
     """Return the reservation of a session, which is one of the streams of its project and caller."""
     spending = _find_spending(context, None)  # limits are per project and per participant
     claims = tuple(limit for limit in spending.limits if limit.unit is RateUnit.STREAMS)
-    return Reservation(session_id, BudgetedSpender(spending.budgeted.spender), _NO_BOUND, now, claims=claims)
+    return Reservation(session_id, BudgetedSpender(spending.budgeted.spender), NO_BOUND, now, claims=claims)
 
 
 def _list_claims(

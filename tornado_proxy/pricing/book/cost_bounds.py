@@ -10,7 +10,7 @@ from decimal import Decimal
 import msgspec
 from msgspec.structs import replace
 
-from tornado_proxy.domain.cost import CostBound
+from tornado_proxy.domain.cost import NO_BOUND, CostBound
 from tornado_proxy.domain.request import RequestFacts, Spend, WorkLimits
 from tornado_proxy.pricing.book.price import ModelPrice
 from tornado_proxy.pricing.book.price_book import PriceBook, Tariff
@@ -156,7 +156,7 @@ class CostBounds:
             for price in self._prices.models(tariff.provider)
             if price.status in _SERVING and endpoint in price.endpoints
         ]
-        known = [CostBound(), *filter(None, found)]
+        known = [NO_BOUND, *filter(None, found)]
         if len(known) <= len(found):
             return None  # one without a bound
         return CostBound(
