@@ -10,6 +10,8 @@ from typing import Generic
 
 import msgspec
 
+from tornado_proxy.domain.attribution import Attribution
+from tornado_proxy.domain.cost import CostBound
 from tornado_proxy.domain.identity import Caller, Project, Secret
 from tornado_proxy.domain.record import NO_RETRY_FACTS, RequestIntent
 from tornado_proxy.domain.request import RequestFacts
@@ -163,38 +165,66 @@ def _find_shared_facts(snapshot: Snapshot, project_id: str, provider: str) -> _S
     )
 
 
-def request_intent(
+class RequestStart(msgspec.Struct, frozen=True, gc=False):
+    """The start of a request, which its reservation and its intent state alike.
+
+    Attributes:
+        started_at: Aware UTC.
+        attribution: Who and what the request is made for, as the client states it.
+        session: The id of the WebSocket session or realtime call that it belongs to.
+    """
+
+    request_id: str
+    started_at: datetime
+    attribution: Attribution
+    session: str | None = None
+
+
+def start_request(
     context: RequestContext[Endpoint],
-    access: ProviderAccess,
     facts: RequestFacts,
     request_id: str,
     started_at: datetime,
     *,
     session: str | None = None,
-) -> RequestIntent:
-    """Return the intent of a request; `session` is the id of the WebSocket session or realtime call it belongs to."""
+) -> RequestStart:
+    """Return the start of a request."""
     caller = context.caller
+    attribution = attribute_request(
+        context.stated, facts.described, context.project.attribution, caller.participant or caller.user
+    )
+    return RequestStart(request_id, started_at, attribution, session)
+
+
+def request_intent(
+    context: RequestContext[Endpoint],
+    access: ProviderAccess,
+    facts: RequestFacts,
+    start: RequestStart,
+    bound: CostBound | None = None,
+) -> RequestIntent:
+    """Return the intent of a request; `bound` is the most that it can cost, None without a budget."""
+    caller, session = context.caller, start.session
     return RequestIntent(
-        request_id=request_id,
+        request_id=start.request_id,
         caller=caller,
         provider=context.provider.name,
         endpoint=context.upstream_target.partition("?")[0],
         method=context.endpoint.method,
         model_requested=facts.model,
-        started_at=started_at,
+        started_at=start.started_at,
         session=session,
         annotations=check_annotations(context.stated.annotations) if context.stated.annotations else (),
         key=access.made_with,
         provider_key_ids=access.provider_key_ids,
         labels=context.labels,
-        attribution=attribute_request(
-            context.stated, facts.described, context.project.attribution, caller.participant or caller.user
-        ),
+        attribution=start.attribution,
         traceparent=context.stated.traceparent,
         # The headers of a WebSocket's opening request are not those of each request on it.
         retry=read_retry_headers(context.request.lines, caller, context.provider.name)
         if session is None and not RETRY_HEADERS.isdisjoint(context.request.lines)
         else NO_RETRY_FACTS,
+        bound=bound,
     )
 
 

@@ -50,7 +50,7 @@ from tornado_proxy.domain.usage import Basis, Meter
 from tornado_proxy.gateway.admission.admitted import AdmittedRequest
 from tornado_proxy.gateway.admission.model_visibility import usable_model
 from tornado_proxy.gateway.bodies.reading import check_body_length
-from tornado_proxy.gateway.context import request_intent
+from tornado_proxy.gateway.context import request_intent, start_request
 from tornado_proxy.http_server.incoming_request import IncomingRequest
 from tornado_proxy.providers.contract import HttpEndpoint, ParsedRequest, RequestView
 from tornado_proxy.providers.shared.free_reader import FreeReader
@@ -563,7 +563,8 @@ def test_intent_of_a_session_s_request_names_the_session(gateway: Gateway) -> No
 
     access = caller_access(context.snapshot, context.provider, context.caller)
 
-    intent = request_intent(context, access, RequestFacts(model="gpt-4o-mini"), "req_2", NOW, session="req_1")
+    facts = RequestFacts(model="gpt-4o-mini")
+    intent = request_intent(context, access, facts, start_request(context, facts, "req_2", NOW, session="req_1"))
 
     assert (intent.request_id, intent.session, intent.started_at) == ("req_2", "req_1", NOW)
 

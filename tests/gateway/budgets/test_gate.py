@@ -23,13 +23,14 @@ from tornado_proxy.domain.budget import (
     Scope,
 )
 from tornado_proxy.domain.errors import BadRequest, BudgetExceeded, BudgetReserved, LedgerUnavailable, RequestError
-from tornado_proxy.gateway.context import RequestContext
+from tornado_proxy.gateway.context import RequestContext, start_request
 
 MONTH = CounterKind(Scope.PROJECT, Period.MONTH)
 BUDGET = Budget(MONTH, Decimal(500))
 PARTICIPANT = Budget(CounterKind(Scope.PARTICIPANT, Period.DAY), Decimal("0.5"))
 
 ID = "req_1"
+NOW = datetime.now(UTC)
 BODY = b'{"model":"gpt-4o-mini","max_tokens":10,"messages":[{"role":"user","content":"hi"}]}'
 
 
@@ -215,7 +216,7 @@ def test_model_without_limits_is_refused_with_the_remedy() -> None:
             facts, spends=tuple(structs.replace(spend, model="gpt-unlimited") for spend in facts.spends)
         )
         with pytest.raises(BadRequest, match="states no limits"):
-            gateway.budgets.reserve(context, context.tariff, unknown, make_intent(ID))
+            gateway.budgets.reserve(context, context.tariff, unknown, start_request(context, unknown, ID, NOW))
 
     asyncio.run(run())
 
@@ -240,8 +241,10 @@ def test_work_that_runs_is_reserved_although_the_budget_is_spent() -> None:
         gateway.keeper.refusal = refusal("500")
         context = authenticate(gateway)
         facts = (await gateway.bodies.parse(context, BODY)).facts
-        error = await gateway.budgets.reserve_running(context, context.tariff, facts, make_intent(ID))
+        intent, error = await gateway.budgets.reserve_running(context, context.tariff, facts, make_intent(ID))
         assert isinstance(error, BudgetExceeded)
         assert gateway.keeper.reserved[ID].forced
+        # The ledger has the bound: should this process die, another one holds it.
+        assert intent.bound == gateway.keeper.reserved[ID].bound
 
     asyncio.run(run())

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from decimal import Decimal
 
 import pytest
 
-from tests.gateway.fakes import Gateway, make_snapshot, request_head
+from tests.gateway.fakes import Gateway, make_project, make_snapshot, request_head
 from tests.gateway.realtime.sessions import REALTIME, SESSION_ID
 from tests.ledger.sample_records import make_intent
+from tornado_proxy.domain.budget import Budget, CounterKind, Period, Scope
 from tornado_proxy.domain.errors import LedgerUnavailable
 from tornado_proxy.domain.record import Outcome
 from tornado_proxy.domain.request import RequestFacts
@@ -32,12 +34,16 @@ def gateway() -> Gateway:
     return Gateway(make_snapshot())
 
 
-@pytest.fixture
-def meter(gateway: Gateway) -> SessionMeter:
+def make_meter(gateway: Gateway) -> SessionMeter:
     context = gateway.admission.authenticate_upgrade(gateway.snapshot, request_head(REALTIME, method="GET", headers=[]))
     reader = context.endpoint.open_reader(context.query, ())
     access = caller_access(context.snapshot, context.provider, context.caller)
     return SessionMeter(context, access, reader, SESSION_ID, gateway)
+
+
+@pytest.fixture
+def meter(gateway: Gateway) -> SessionMeter:
+    return make_meter(gateway)
 
 
 def reported(work_id: str) -> UsageReported:
@@ -92,6 +98,21 @@ def test_work_without_a_request_gets_an_intent_of_the_session(
     assert gateway.ledger.begun == ([record.intent] if healthy else [])
     assert (record.intent.session, record.intent.model_requested) == (SESSION_ID, "gpt-realtime")
     assert record.intent.request_id.startswith("req_")
+
+
+def test_intent_of_work_without_a_request_has_the_bound_that_its_budget_reserves() -> None:
+    budget = Budget(CounterKind(Scope.PROJECT, Period.MONTH), Decimal(500))
+    gateway = Gateway(make_snapshot(projects=[make_project(budgets=(budget,))]))
+
+    async def run() -> None:
+        await gateway.budgets.follow(gateway.snapshot)
+        await apply(make_meter(gateway), WorkStarted("resp_1"))
+
+    asyncio.run(run())
+
+    (reservation,) = gateway.keeper.reserved.values()
+    assert reservation.bound.total > 0
+    assert [intent.bound for intent in gateway.ledger.begun] == [reservation.bound]
 
 
 def test_every_intent_of_one_frame_is_stored_before_the_work_after_it_is_recorded(

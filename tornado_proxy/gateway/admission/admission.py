@@ -18,6 +18,7 @@ from msgspec.structs import replace
 
 from tornado_proxy.auth.credentials import find_token, find_websocket_token, list_stated_projects
 from tornado_proxy.auth.permissions import require_model
+from tornado_proxy.domain.cost import CostBound
 from tornado_proxy.domain.errors import IdentityProviderUnavailable, ModelNotPriced, RequestError
 from tornado_proxy.domain.identity import Caller
 from tornado_proxy.domain.record import RequestIntent
@@ -29,7 +30,15 @@ from tornado_proxy.gateway.admission.object_ownership import ObjectOwnership
 from tornado_proxy.gateway.admission.priced_spends import check_provider, require_priced_spend
 from tornado_proxy.gateway.admission.stops import require_not_stopped
 from tornado_proxy.gateway.budgets.gate import BudgetGate
-from tornado_proxy.gateway.context import RequestContext, make_context, new_request_id, renew_context, request_intent
+from tornado_proxy.gateway.context import (
+    RequestContext,
+    RequestStart,
+    make_context,
+    new_request_id,
+    renew_context,
+    request_intent,
+    start_request,
+)
 from tornado_proxy.gateway.http.list_sources import ListSource, find_list_accesses, make_list_sources
 from tornado_proxy.gateway.realtime.live_calls import LiveCalls
 from tornado_proxy.gateway.recorder import Recorder
@@ -155,13 +164,14 @@ class Admission:
             sources = make_list_sources(context, accesses, headers, keys, visible_objects)
         if context.endpoint.ends_usage is not None:
             await self._settle_object(context)
-        intent = request_intent(context, access, parsed.facts, request_id, context.request.received_at)
+        start = start_request(context, parsed.facts, request_id, context.request.received_at)
         if context.snapshot.state.stops:
-            require_not_stopped(context, intent.attribution.agent_session)
+            require_not_stopped(context, start.attribution.agent_session)
         if context.endpoint.sideband is None:
-            intent, context = await self._begin(context, access, parsed.facts, intent), context.drop_statements()
+            intent, context = await self._begin(context, access, parsed.facts, start), context.drop_statements()
         else:  # each response of the call reserves, and gets an intent by the headers of the call
             await self._budgets.check(context)
+            intent = request_intent(context, access, parsed.facts, start)
             await self._recorder.begin(intent)
         return AdmittedRequest(context, parsed.facts, intent, access, upstream, visible_objects, sources)
 
@@ -181,23 +191,28 @@ class Admission:
 
     async def admit_running(
         self, context: RequestContext[Endpoint], access: ProviderAccess, facts: RequestFacts, intent: RequestIntent
-    ) -> RequestError | None:
-        """Reserve for work of a session that the provider has started; return the error if a budget is spent."""
+    ) -> tuple[RequestIntent, RequestError | None]:
+        """Reserve for work of a session that the provider has started.
+
+        Returns:
+            The intent with the bound that is reserved, and the error if a budget is spent.
+        """
         return await self._budgets.reserve_running(context, access.tariff, facts, intent)
 
     async def _begin(
-        self, context: RequestContext[Endpoint], access: ProviderAccess, facts: RequestFacts, intent: RequestIntent
+        self, context: RequestContext[Endpoint], access: ProviderAccess, facts: RequestFacts, start: RequestStart
     ) -> RequestIntent:
         """Reserve the most that the request can cost, if that is limited, and record its intent, with that bound."""
-        if not context.is_limited:
-            await self._recorder.begin(intent)
-            return intent
-        reserved = self._budgets.reserve(context, access.tariff, facts, intent)
-        intent = reserved if isinstance(reserved, RequestIntent) else await reserved
+        bound = None
+        if context.is_limited:
+            reserved = self._budgets.reserve(context, access.tariff, facts, start)
+            bound = reserved if reserved is None or isinstance(reserved, CostBound) else await reserved
         try:
+            intent = request_intent(context, access, facts, start, bound)
             await self._recorder.begin(intent)
         except BaseException:
-            self._budgets.release(intent.request_id)
+            if context.is_limited:
+                self._budgets.release(start.request_id)
             raise
         return intent
 
@@ -255,11 +270,11 @@ class Admission:
             await self._ownership.require_own(context, frame.references, session.access)
         if frame.facts is None or session.billed_elsewhere:
             return None
-        intent = request_intent(context, session.access, frame.facts, new_request_id(), now, session=session_id)
-        require_not_stopped(context, intent.attribution.agent_session)
+        start = start_request(context, frame.facts, new_request_id(), now, session=session_id)
+        require_not_stopped(context, start.attribution.agent_session)
         # The frames of some sessions name no model: the session does.
         spends = frame.facts.spends or (*session.reader.spends, *frame.spends)
-        return await self._begin(context, session.access, replace(frame.facts, spends=spends), intent)
+        return await self._begin(context, session.access, replace(frame.facts, spends=spends), start)
 
     def require_priced_spend(self, context: RequestContext[HttpEndpoint], facts: RequestFacts) -> None:
         """Check that a request to a charged endpoint names something with a price: else its cost would be unknown.

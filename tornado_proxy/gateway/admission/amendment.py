@@ -7,7 +7,7 @@ from msgspec.structs import replace
 from tornado_proxy.domain.errors import InvalidBody, RequestError
 from tornado_proxy.domain.request import RequestFacts
 from tornado_proxy.gateway.admission.admitted import AdmittedRequest
-from tornado_proxy.gateway.context import RequestContext, request_intent
+from tornado_proxy.gateway.context import RequestContext, request_intent, start_request
 from tornado_proxy.gateway.services import Services
 from tornado_proxy.providers.contract import HttpEndpoint
 
@@ -28,9 +28,10 @@ async def amend(
             raise InvalidBody("a field after a file of the form refers to an object; send it before the files")
         services.admission.check_facts(context, facts)
         first = admitted.intent
-        intent = request_intent(context, admitted.access, facts, first.request_id, first.started_at)
+        start, bound = start_request(context, facts, first.request_id, first.started_at), None
         if context.is_limited:
-            intent = await services.budgets.reserve_again(context, admitted.access.tariff, facts, intent)
+            bound = await services.budgets.reserve_again(context, admitted.access.tariff, facts, start)
+        intent = request_intent(context, admitted.access, facts, start, bound)
     except RequestError as error:
         error.model = facts.model
         raise

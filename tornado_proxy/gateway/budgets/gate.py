@@ -32,6 +32,7 @@ from tornado_proxy.domain.budget import (
     Reservation,
     Spender,
 )
+from tornado_proxy.domain.cost import CostBound
 from tornado_proxy.domain.errors import LedgerUnavailable, RequestError
 from tornado_proxy.domain.identity import Caller
 from tornado_proxy.domain.rate import RateRefusal, RateUnit
@@ -45,9 +46,14 @@ from tornado_proxy.gateway.budgets.rate_limits import (
 )
 from tornado_proxy.gateway.budgets.refusals import make_budget_error
 from tornado_proxy.gateway.budgets.reports import read_own_rows, read_rows, read_uses
-from tornado_proxy.gateway.budgets.reservations import make_check, make_reservation, make_stream_reservation
+from tornado_proxy.gateway.budgets.reservations import (
+    find_spending,
+    make_check,
+    make_reservation,
+    make_stream_reservation,
+)
 from tornado_proxy.gateway.budgets.token_budgets import StatedBudgets
-from tornado_proxy.gateway.context import RequestContext
+from tornado_proxy.gateway.context import RequestContext, RequestStart
 from tornado_proxy.pricing.book.price_book import Tariff
 from tornado_proxy.providers.contract import Endpoint
 from tornado_proxy.reports.budget_uses import BudgetUse
@@ -116,12 +122,13 @@ class BudgetGate:
             self._keeper.watch(limits)
 
     def reserve(
-        self, context: RequestContext[Endpoint], tariff: Tariff, facts: RequestFacts, intent: RequestIntent
-    ) -> RequestIntent | Awaitable[RequestIntent]:
+        self, context: RequestContext[Endpoint], tariff: Tariff, facts: RequestFacts, start: RequestStart
+    ) -> CostBound | Awaitable[CostBound | None] | None:
         """Reserve the most that a request can cost; release() frees it if the request is not sent.
 
         Returns:
-            The intent, with the bound that is reserved; an awaitable if the database of the budgets must be asked.
+            The bound that is reserved, None without a budget; an awaitable if the database of the budgets must be
+            asked.
 
         Raises:
             BudgetExceeded: a budget is spent.
@@ -130,33 +137,35 @@ class BudgetGate:
             BadRequest: nothing limits the cost of the request, or the most that it can cost is more than a limit.
             LedgerUnavailable: the counters cannot be written.
         """
-        reservation = make_reservation(context, tariff, facts, intent)
+        spending, endpoint = find_spending(context, start.attribution.agent_session), context.endpoint
+        if spending.is_plain and endpoint.charged and self._is_open:
+            # Nearly all requests with a budget end here.
+            at = start.started_at
+            bound = context.snapshot.cost_bounds.bound(tariff, endpoint.priced_as or endpoint.path, facts, at)
+            if bound is not None:
+                plain = Reservation(start.request_id, spending.budgeted, bound, at)
+                return bound if self._keeper.slices.take(plain) else self._reserve(plain, context)
+        reservation = make_reservation(context, tariff, facts, start)
         if reservation is None:
-            return intent
+            return None
         if reservation.claims:
             require_fitting_tokens(reservation.claims, context)
-        if self._is_open and not context.caller.token_budgets:
-            # Directly, because nearly all requests with a budget end here.
-            take = self._keeper.take if reservation.claims else self._keeper.slices.take
-            if take(reservation):
-                if reservation.claims:
-                    self._note_claims(reservation)
-                return structs.replace(intent, bound=reservation.bound) if reservation.budgeted.budgets else intent
-        return self._reserve(reservation, context, intent)
+        if self._is_open and not context.caller.token_budgets and self._keeper.take(reservation):
+            self._note_claims(reservation)
+            return _find_reserved(reservation)
+        return self._reserve(reservation, context)
 
     async def reserve_again(
-        self, context: RequestContext[Endpoint], tariff: Tariff, facts: RequestFacts, intent: RequestIntent
-    ) -> RequestIntent:
+        self, context: RequestContext[Endpoint], tariff: Tariff, facts: RequestFacts, start: RequestStart
+    ) -> CostBound | None:
         """Reserve for a request whose facts have changed.  Returns and raises as reserve()."""
-        self.release(intent.request_id)
+        self.release(start.request_id)
         if self._is_open:
             await self._keeper.read(lambda _: None)  # the release is done: of both at once it would come second
-        reserved = self.reserve(context, tariff, facts, intent)
-        return reserved if isinstance(reserved, RequestIntent) else await reserved
+        reserved = self.reserve(context, tariff, facts, start)
+        return reserved if reserved is None or isinstance(reserved, CostBound) else await reserved
 
-    async def _reserve(
-        self, reservation: Reservation, context: RequestContext[Endpoint], intent: RequestIntent
-    ) -> RequestIntent:
+    async def _reserve(self, reservation: Reservation, context: RequestContext[Endpoint]) -> CostBound | None:
         """Reserve in the database; from slices if the caller's token states a budget, which is counted first."""
         states_budget = bool(context.caller.token_budgets)
         if states_budget:
@@ -165,10 +174,9 @@ class BudgetGate:
         if not states_budget or not self._keeper.take(reservation):
             await self._ask(reservation, context)
         self._note_claims(reservation)
-        if not reservation.budgeted.budgets:
-            return intent
-        self._stated.note(context.caller)
-        return structs.replace(intent, bound=reservation.bound)
+        if reservation.budgeted.budgets:
+            self._stated.note(context.caller)
+        return _find_reserved(reservation)
 
     async def _ask(self, reservation: Reservation, context: RequestContext[Endpoint]) -> None:
         key = (reservation.budgeted.spender, reservation.budgeted.budgets)
@@ -184,24 +192,30 @@ class BudgetGate:
 
     async def reserve_running(
         self, context: RequestContext[Endpoint], tariff: Tariff, facts: RequestFacts, intent: RequestIntent
-    ) -> RequestError | None:
-        """Reserve for work that the provider has started on its own; return the error if a budget is spent."""
+    ) -> tuple[RequestIntent, RequestError | None]:
+        """Reserve for work that the provider has started on its own.
+
+        Returns:
+            The intent with the bound that is reserved, and the error if a budget is spent.
+        """
+        start = RequestStart(intent.request_id, intent.started_at, intent.attribution)
         try:
             if context.caller.token_budgets:
                 await self._count_tokens()
-            reservation = make_reservation(context, tariff, facts, intent)
+            reservation = make_reservation(context, tariff, facts, start)
             if reservation is None:
-                return None
+                return intent, None
             self._require_open()
             refusal = await self._keeper.reserve(structs.replace(reservation, forced=True))
             self._note_claims(reservation)
             self._stated.note(context.caller)
         except RequestError as error:
-            return error
+            return intent, error
+        intent = structs.replace(intent, bound=_find_reserved(reservation))
         # A limit, or a reservation in the way, has room again in a moment.
         if isinstance(refusal, BudgetRefusal) and refusal.exhausted:
-            return make_budget_error(refusal, context)
-        return None
+            return intent, make_budget_error(refusal, context)
+        return intent, None
 
     async def check(self, context: RequestContext[Endpoint]) -> None:
         """Check that a budget has money left, before a session opens.
@@ -335,3 +349,8 @@ class BudgetGate:
             if len(self._refusals) > _MAX_KEPT_REFUSALS:
                 self._refusals.popitem(last=False)
         return error
+
+
+def _find_reserved(reservation: Reservation) -> CostBound | None:
+    """Return the bound that budgets have reserved; None if only limits apply."""
+    return reservation.bound if reservation.budgeted.budgets else None

@@ -16,11 +16,10 @@ from tornado_proxy.domain.cost import NO_BOUND, CostBound
 from tornado_proxy.domain.errors import BadRequest
 from tornado_proxy.domain.identity import Caller
 from tornado_proxy.domain.rate import RateClaim, RateUnit
-from tornado_proxy.domain.record import RequestIntent
 from tornado_proxy.domain.request import RequestFacts
 from tornado_proxy.gateway.admission.stops import find_agent_session
 from tornado_proxy.gateway.budgets.rate_limits import list_claims
-from tornado_proxy.gateway.context import RequestContext
+from tornado_proxy.gateway.context import RequestContext, RequestStart
 from tornado_proxy.pricing.book.price_book import Tariff
 from tornado_proxy.providers.contract import Endpoint
 
@@ -29,7 +28,7 @@ _MAX_KEPT = 4096
 
 
 def make_reservation(
-    context: RequestContext[Endpoint], tariff: Tariff, facts: RequestFacts, intent: RequestIntent
+    context: RequestContext[Endpoint], tariff: Tariff, facts: RequestFacts, start: RequestStart
 ) -> Reservation | None:
     """Return the reservation of a request, None if it needs none.
 
@@ -38,8 +37,8 @@ def make_reservation(
     """
     if not context.is_limited:
         return None
-    endpoint, snapshot, at = context.endpoint, context.snapshot, intent.started_at
-    spending = _find_spending(context, intent.attribution.agent_session)
+    endpoint, snapshot, at = context.endpoint, context.snapshot, start.started_at
+    spending = find_spending(context, start.attribution.agent_session)
     budgeted, bound = spending.budgeted, NO_BOUND
     if not endpoint.charged:
         budgeted = BudgetedSpender(budgeted.spender)  # it costs nothing
@@ -52,18 +51,18 @@ def make_reservation(
                 raise _make_unbounded_error(facts)
             bound = most
     claims = _list_claims(endpoint, spending.limits, facts, bound) if spending.limits else ()
-    return Reservation(intent.request_id, budgeted, bound, at, claims=claims) if budgeted.budgets or claims else None
+    return Reservation(start.request_id, budgeted, bound, at, claims=claims) if budgeted.budgets or claims else None
 
 
 def make_check(context: RequestContext[Endpoint], now: datetime) -> Reservation:
     """Return the reservation of nothing, with which a session finds out whether its budgets are spent."""
-    spending = _find_spending(context, find_agent_session(context))
+    spending = find_spending(context, find_agent_session(context))
     return Reservation("", _find_budgets(context, spending, now), NO_BOUND, now)
 
 
 def make_stream_reservation(context: RequestContext[Endpoint], session_id: str, now: datetime) -> Reservation:
     """Return the reservation of a session, which is one of the streams of its project and caller."""
-    spending = _find_spending(context, None)  # limits are per project and per participant
+    spending = find_spending(context, None)  # limits are per project and per participant
     claims = tuple(limit for limit in spending.limits if limit.unit is RateUnit.STREAMS)
     return Reservation(session_id, BudgetedSpender(spending.budgeted.spender), NO_BOUND, now, claims=claims)
 
@@ -98,22 +97,24 @@ def _make_unbounded_error(facts: RequestFacts) -> BadRequest:
     )
 
 
-class _Spending(msgspec.Struct):
+class Spending(msgspec.Struct):
     """The facts that all requests of a caller in one agent session share.
 
     Attributes:
         budgeted: Whom they are charged to, and the budgets of the last one, with the limits that were in force then.
         limits: A claim of one unit on each limit of the project and the caller.
         limits_tokens: True if a limit of the project is one of tokens.
+        is_plain: True if budgets of the configuration, with their limits there, are all that limits them.
     """
 
     caller: Caller
     budgeted: BudgetedSpender
     limits: tuple[RateClaim, ...]
     limits_tokens: bool
+    is_plain: bool
 
 
-def _find_budgets(context: RequestContext[Endpoint], spending: _Spending, at: datetime) -> BudgetedSpender:
+def _find_budgets(context: RequestContext[Endpoint], spending: Spending, at: datetime) -> BudgetedSpender:
     """Return the budgets of a caller's requests, with the limits in force, and those that its token states."""
     snapshot, spender = context.snapshot, spending.budgeted.spender
     if snapshot.budget_limits.changes.get(spender.project_id):
@@ -125,10 +126,11 @@ def _find_budgets(context: RequestContext[Endpoint], spending: _Spending, at: da
     return spending.budgeted
 
 
-def _find_spending(context: RequestContext[Endpoint], agent_session: str | None) -> _Spending:
+def find_spending(context: RequestContext[Endpoint], agent_session: str | None) -> Spending:
+    """Return the facts that the requests of the caller in an agent session share."""
     caller = context.caller
     # By the id of the caller, because to hash one takes longer than all else, and the agent session.
-    known: dict[tuple[int, str | None], _Spending] = context.snapshot.caches[__name__]
+    known: dict[tuple[int, str | None], Spending] = context.snapshot.caches[__name__]
     key = (id(caller), agent_session)
     found = known.get(key)
     if found is None or found.caller is not caller:
@@ -139,7 +141,13 @@ def _find_spending(context: RequestContext[Endpoint], agent_session: str | None)
         limits = context.snapshot.find_limits(context.project)
         claims = list_claims(limits, spender, dict.fromkeys(RateUnit, 1))
         budgeted = BudgetedSpender(spender, budgets)
-        found = known[key] = _Spending(caller, budgeted, claims, limits.limits_unit(RateUnit.TOKENS))
+        found = known[key] = Spending(
+            caller,
+            budgeted,
+            claims,
+            limits.limits_unit(RateUnit.TOKENS),
+            is_plain=bool(budgets) and not (claims or caller.token_budgets or context.snapshot.budget_limits.changes),
+        )
     return found
 
 

@@ -16,7 +16,7 @@ from tornado_proxy.domain.record import Outcome, RequestIntent, RequestRecord
 from tornado_proxy.domain.request import RequestFacts
 from tornado_proxy.domain.usage import Basis, UsageReport
 from tornado_proxy.gateway.admission.admission import Admission
-from tornado_proxy.gateway.context import RequestContext, new_request_id, request_intent
+from tornado_proxy.gateway.context import RequestContext, new_request_id, request_intent, start_request
 from tornado_proxy.gateway.recorder import FinishedRequest, Recorder
 from tornado_proxy.metering.request_meter import RequestEnd, rated_record
 from tornado_proxy.metering.socket_meter import SWITCHING_PROTOCOLS, SocketMeter
@@ -179,7 +179,7 @@ class SessionMeter:
     async def _begin(self, intent: RequestIntent, event: SocketEvent, later: tuple[SocketEvent, ...]) -> None:
         facts = event.facts if isinstance(event, WorkStarted) else None
         facts = facts or RequestFacts(model=self._reader.model, spends=self._reader.spends)
-        error = await self._admission.admit_running(self._context, self._access, facts, intent)
+        intent, error = await self._admission.admit_running(self._context, self._access, facts, intent)
         self.over_budget = self.over_budget or error
         with contextlib.suppress(LedgerUnavailable):  # the work runs and will be charged: its record waits instead
             await self._recorder.begin(intent)
@@ -196,4 +196,5 @@ class SessionMeter:
 def _session_intent(
     context: RequestContext[Endpoint], access: ProviderAccess, session_id: str, facts: RequestFacts
 ) -> RequestIntent:
-    return request_intent(context, access, facts, new_request_id(), datetime.now(UTC), session=session_id)
+    start = start_request(context, facts, new_request_id(), datetime.now(UTC), session=session_id)
+    return request_intent(context, access, facts, start)
