@@ -33,8 +33,8 @@ from tornado_proxy.dashboard.requests.live_requests import LiveFeed, OwnRequests
 from tornado_proxy.dashboard.requests.other_processes import OtherProcesses
 from tornado_proxy.dashboard.routes import list_rules
 from tornado_proxy.dashboard.site import Site
-from tornado_proxy.domain.brake import Brake
-from tornado_proxy.domain.budget import BudgetWarning
+from tornado_proxy.domain.budgets.brake import Brake
+from tornado_proxy.domain.budgets.warning import BudgetWarning
 from tornado_proxy.domain.errors import ConfigError, Fault, LedgerUnavailable
 from tornado_proxy.domain.record import Outcome
 from tornado_proxy.domain.state import State, StateChange

@@ -16,11 +16,13 @@ from typing import Any
 from tornado_proxy.auth.authenticator import Authenticator
 from tornado_proxy.config.loading import load_settings
 from tornado_proxy.config.settings import Settings, find_restart_settings
-from tornado_proxy.domain.budget import Budget, BudgetLimits, CounterPlan
+from tornado_proxy.domain.budgets.budget import Budget
+from tornado_proxy.domain.budgets.budget_limits import BudgetLimits
+from tornado_proxy.domain.budgets.counter import CounterPlan
+from tornado_proxy.domain.budgets.rate_limits import ProjectLimits
 from tornado_proxy.domain.cost import NO_DISCOUNT, Discount
 from tornado_proxy.domain.errors import ConfigError, Fault
 from tornado_proxy.domain.identity import KeyId, Project, ProjectProvider
-from tornado_proxy.domain.rate import ProjectLimits
 from tornado_proxy.domain.state import State
 from tornado_proxy.issuers.client import IssuerClient, make_issuer_clients
 from tornado_proxy.key_rotation import KeyRotation

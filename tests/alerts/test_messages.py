@@ -10,8 +10,9 @@ import pytest
 
 from tornado_proxy.alerts import messages
 from tornado_proxy.domain.alert import Alert
-from tornado_proxy.domain.brake import Brake
-from tornado_proxy.domain.budget import BudgetWarning, CounterKind, CounterState, Interval, Period, Scope
+from tornado_proxy.domain.budgets.brake import Brake
+from tornado_proxy.domain.budgets.counter import CounterKind, CounterState, Interval, Period, Scope
+from tornado_proxy.domain.budgets.warning import BudgetWarning
 from tornado_proxy.domain.identity import KeyId
 from tornado_proxy.domain.stop import Stop, StopTarget
 from tornado_proxy.key_rotation import KeySetAside

@@ -10,7 +10,8 @@ import pytest
 
 from tornado_proxy.auth.authenticator import Authenticator
 from tornado_proxy.auth.session_key import PREFIX, open_key, seal_key
-from tornado_proxy.domain.budget import TOKEN_TOTAL, Budget
+from tornado_proxy.domain.budgets.budget import Budget
+from tornado_proxy.domain.budgets.counter import TOKEN_TOTAL
 from tornado_proxy.domain.errors import NotAllowed, NotAuthenticated
 from tornado_proxy.domain.identity import ApiKey, Caller, ModelPatterns, Project, Secret, SessionGrant
 

@@ -17,17 +17,11 @@ from tests.ledger.sample_records import make_intent, make_record
 from tornado_proxy.budgets.backends import open_store
 from tornado_proxy.budgets.leases.slices import Slices
 from tornado_proxy.budgets.store import BudgetStore
-from tornado_proxy.domain.budget import (
-    Budget,
-    BudgetedSpender,
-    BudgetRefusal,
-    CounterKind,
-    CounterPlan,
-    Period,
-    Reservation,
-    Scope,
-    Spender,
-)
+from tornado_proxy.domain.budgets.budget import Budget
+from tornado_proxy.domain.budgets.counter import CounterKind, CounterPlan, Period, Scope
+from tornado_proxy.domain.budgets.refusal import BudgetRefusal
+from tornado_proxy.domain.budgets.reservation import BudgetedSpender, Reservation
+from tornado_proxy.domain.budgets.spender import Spender
 from tornado_proxy.domain.cost import Cost, CostBound
 from tornado_proxy.domain.identity import Caller
 from tornado_proxy.domain.ledger_address import LedgerAddress, PostgresAddress

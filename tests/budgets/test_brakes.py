@@ -11,8 +11,8 @@ from msgspec import structs
 
 from tests.budgets.conftest import CALLER, MONTH, BudgetsUnderTest, intent, record, usd
 from tornado_proxy.budgets.store import BudgetStore
-from tornado_proxy.domain.brake import BrakeLimits
-from tornado_proxy.domain.budget import CounterPlan
+from tornado_proxy.domain.budgets.brake import BrakeLimits
+from tornado_proxy.domain.budgets.counter import CounterPlan
 from tornado_proxy.domain.record import RequestRecord
 
 #: A project may spend 2 USD in a minute, each of its participants and users 1 USD.

@@ -20,9 +20,13 @@ from tornado_proxy.budgets import schedule
 from tornado_proxy.budgets.keeper import BudgetKeeper, BudgetLedger, BudgetListeners
 from tornado_proxy.budgets.limits.rates import STREAM_ENDED
 from tornado_proxy.budgets.store import BudgetStore
-from tornado_proxy.domain.budget import Budget, BudgetLimits, BudgetWarning, CounterPlan, CounterState, Refusal
+from tornado_proxy.domain.budgets.budget import Budget
+from tornado_proxy.domain.budgets.budget_limits import BudgetLimits
+from tornado_proxy.domain.budgets.counter import CounterPlan, CounterState
+from tornado_proxy.domain.budgets.rate_limits import RateClaim, RateUnit
+from tornado_proxy.domain.budgets.refusal import Refusal
+from tornado_proxy.domain.budgets.warning import BudgetWarning
 from tornado_proxy.domain.errors import LedgerUnavailable
-from tornado_proxy.domain.rate import RateClaim, RateUnit
 from tornado_proxy.ledger.writer.process_locks import ProcessLocks
 
 BUDGET = Budget(MONTH, Decimal(1))

@@ -7,7 +7,7 @@ from datetime import UTC, date, datetime
 import pytest
 
 from tornado_proxy.budgets.periods import find_interval
-from tornado_proxy.domain.budget import Period
+from tornado_proxy.domain.budgets.counter import Period
 
 HOUR, DAY, WEEK, MONTH, QUARTER, TOTAL = Period
 

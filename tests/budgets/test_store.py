@@ -26,22 +26,12 @@ from tests.budgets.conftest import (
 )
 from tornado_proxy.budgets.counting import counters, ledger_sums
 from tornado_proxy.domain.attribution import Attribution
-from tornado_proxy.domain.budget import (
-    TOKEN_TOTAL,
-    Amount,
-    Budget,
-    BudgetChange,
-    BudgetedSpender,
-    BudgetLimits,
-    BudgetRefusal,
-    CounterKind,
-    CounterPlan,
-    Period,
-    Reservation,
-    Scope,
-    Spender,
-    TokenBudget,
-)
+from tornado_proxy.domain.budgets.budget import Budget, BudgetChange, TokenBudget
+from tornado_proxy.domain.budgets.budget_limits import BudgetLimits
+from tornado_proxy.domain.budgets.counter import TOKEN_TOTAL, Amount, CounterKind, CounterPlan, Period, Scope
+from tornado_proxy.domain.budgets.refusal import BudgetRefusal
+from tornado_proxy.domain.budgets.reservation import BudgetedSpender, Reservation
+from tornado_proxy.domain.budgets.spender import Spender
 from tornado_proxy.domain.cost import CostBound
 from tornado_proxy.domain.identity import Caller
 from tornado_proxy.domain.usage import Basis

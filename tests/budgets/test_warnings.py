@@ -11,7 +11,9 @@ import pytest
 from tests.budgets.conftest import CALLER, MONTH, BudgetsUnderTest, record
 from tornado_proxy.budgets.counting import counters
 from tornado_proxy.budgets.store import BudgetStore
-from tornado_proxy.domain.budget import Budget, BudgetChange, BudgetLimits, CounterKind, CounterPlan, Period, Scope
+from tornado_proxy.domain.budgets.budget import Budget, BudgetChange
+from tornado_proxy.domain.budgets.budget_limits import BudgetLimits
+from tornado_proxy.domain.budgets.counter import CounterKind, CounterPlan, Period, Scope
 
 LIMITS = BudgetLimits({"project-a": (Budget(MONTH, Decimal(10)),)})
 

@@ -23,10 +23,12 @@ from tests.ledger.memory_ledger import MemoryLedger
 from tornado_proxy import snapshot
 from tornado_proxy.auth.authenticator import Authenticator
 from tornado_proxy.budgets.leases.slices import Slices
-from tornado_proxy.domain.budget import CounterPlan, Refusal, Reservation
+from tornado_proxy.domain.budgets.counter import CounterPlan
+from tornado_proxy.domain.budgets.rate_limits import RateUnit
+from tornado_proxy.domain.budgets.refusal import Refusal
+from tornado_proxy.domain.budgets.reservation import Reservation
 from tornado_proxy.domain.errors import ExchangeAborted, UpstreamError
 from tornado_proxy.domain.identity import Project, ProjectProvider, ProviderKey, Secret, SessionGrant
-from tornado_proxy.domain.rate import RateUnit
 from tornado_proxy.gateway.admission.admission import Admission
 from tornado_proxy.gateway.admission.admitted import AdmittedRequest
 from tornado_proxy.gateway.admission.capacity import ArrivingBytes, Capacity, DrainLimiter

@@ -8,7 +8,9 @@ from decimal import Decimal
 import pytest
 
 from tests.reports.test_budgets import EACH, MONTH, NOVEMBER, NOW, change
-from tornado_proxy.domain.budget import Budget, BudgetLimits, CounterKind, CounterState, Interval
+from tornado_proxy.domain.budgets.budget import Budget
+from tornado_proxy.domain.budgets.budget_limits import BudgetLimits
+from tornado_proxy.domain.budgets.counter import CounterKind, CounterState, Interval
 from tornado_proxy.reports import budget_uses
 from tornado_proxy.reports.budget_uses import find_uses
 

@@ -9,18 +9,9 @@ import pytest
 
 from tornado_proxy.budgets.counting.counters import make_key
 from tornado_proxy.budgets.store import OpenReservation
-from tornado_proxy.domain.budget import (
-    TOKEN_TOTAL,
-    Budget,
-    BudgetChange,
-    BudgetLimits,
-    CounterKind,
-    CounterState,
-    Interval,
-    Period,
-    Scope,
-    TokenBudget,
-)
+from tornado_proxy.domain.budgets.budget import Budget, BudgetChange, TokenBudget
+from tornado_proxy.domain.budgets.budget_limits import BudgetLimits
+from tornado_proxy.domain.budgets.counter import TOKEN_TOTAL, CounterKind, CounterState, Interval, Period, Scope
 from tornado_proxy.reports.budgets import BudgetFigures, find_origin, list_rows, show_row
 
 NOW = datetime(2026, 11, 28, 12, 0, tzinfo=UTC)

@@ -18,7 +18,10 @@ from tests.harness import ADMIN_TOKEN, PROJECT, TIMEOUT_S, ProxyProcess, mint, r
 from tests.replay_provider import ProviderResponse, ReplayProvider
 from tests.server.test_budgets import COST, RESPONSE, open_budgets, post, post_until_settled, project
 from tornado_proxy.cli import main
-from tornado_proxy.domain.budget import Budget, BudgetedSpender, CounterKind, Period, Reservation, Scope, Spender
+from tornado_proxy.domain.budgets.budget import Budget
+from tornado_proxy.domain.budgets.counter import CounterKind, Period, Scope
+from tornado_proxy.domain.budgets.reservation import BudgetedSpender, Reservation
+from tornado_proxy.domain.budgets.spender import Spender
 from tornado_proxy.domain.cost import CostBound
 
 BUDGETS = [{"period": "month", "usd": "0.0006"}, {"period": "day", "usd": "1", "per": "participant"}]

@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 
 from tornado_proxy.alerts.messages import make_brake_alert, make_budget_alert, make_key_alert
 from tornado_proxy.alerts.sender import AlertSender
-from tornado_proxy.domain.brake import Brake
-from tornado_proxy.domain.budget import BudgetWarning
+from tornado_proxy.domain.budgets.brake import Brake
+from tornado_proxy.domain.budgets.warning import BudgetWarning
 from tornado_proxy.domain.stop import Stop
 from tornado_proxy.key_rotation import KeySetAside
 from tornado_proxy.snapshot import SnapshotHolder

@@ -10,8 +10,9 @@ import os
 from datetime import datetime, timedelta
 
 from tornado_proxy.domain.alert import Alert, AlertType
-from tornado_proxy.domain.brake import Brake
-from tornado_proxy.domain.budget import BudgetWarning, encode_kind
+from tornado_proxy.domain.budgets.brake import Brake
+from tornado_proxy.domain.budgets.counter import encode_kind
+from tornado_proxy.domain.budgets.warning import BudgetWarning
 from tornado_proxy.domain.stop import Stop
 from tornado_proxy.key_rotation import KeySetAside
 from tornado_proxy.ledger.rows import format_time

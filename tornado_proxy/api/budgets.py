@@ -20,7 +20,9 @@ from tornado_proxy.budgets.selection import (
     parse_until,
     parse_usd,
 )
-from tornado_proxy.domain.budget import Amount, BudgetChange, BudgetLimits, CounterState, Period, Scope
+from tornado_proxy.domain.budgets.budget import BudgetChange
+from tornado_proxy.domain.budgets.budget_limits import BudgetLimits
+from tornado_proxy.domain.budgets.counter import Amount, CounterState, Period, Scope
 from tornado_proxy.domain.errors import BadRequest, InvalidBody
 
 #: The members that name a budget, and the parameters of DELETE.

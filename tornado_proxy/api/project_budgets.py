@@ -16,7 +16,7 @@ from tornado.iostream import StreamClosedError
 from tornado_proxy.api.budgets import SELECTORS, BudgetUpdate, Request, read_lift, read_setting
 from tornado_proxy.api.project_handler import ProjectHandler
 from tornado_proxy.api.usage_query import decode_arguments
-from tornado_proxy.domain.budget import BudgetLimits
+from tornado_proxy.domain.budgets.budget_limits import BudgetLimits
 from tornado_proxy.domain.errors import BadRequest, NotAllowed, RequestError
 from tornado_proxy.domain.identity import Caller, Project
 from tornado_proxy.gateway.base_handler import REQUEST_ID_HEADER

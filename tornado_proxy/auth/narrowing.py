@@ -27,7 +27,8 @@ import jwt
 
 from tornado_proxy.auth.permissions import covers
 from tornado_proxy.auth.unverified_token import UnverifiedToken, read_unverified
-from tornado_proxy.domain.budget import TOKEN_TOTAL, Budget
+from tornado_proxy.domain.budgets.budget import Budget
+from tornado_proxy.domain.budgets.counter import TOKEN_TOTAL
 from tornado_proxy.domain.errors import NotAuthenticated
 from tornado_proxy.domain.identity import ModelPatterns
 

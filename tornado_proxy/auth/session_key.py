@@ -26,7 +26,8 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from tornado_proxy.auth.validity import format_time
-from tornado_proxy.domain.budget import TOKEN_TOTAL, Budget
+from tornado_proxy.domain.budgets.budget import Budget
+from tornado_proxy.domain.budgets.counter import TOKEN_TOTAL
 from tornado_proxy.domain.errors import NotAuthenticated
 from tornado_proxy.domain.identity import ApiKey, Caller, KeyId, ModelPatterns, OAuthUser, Secret, SessionGrant
 

@@ -19,8 +19,9 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 
 from tornado_proxy.budgets.counting.ledger_records import RecordGroup
-from tornado_proxy.domain.brake import Brake, BrakeLimits
-from tornado_proxy.domain.budget import Amount, CounterKind, Period, Scope, Spender
+from tornado_proxy.domain.budgets.brake import Brake, BrakeLimits
+from tornado_proxy.domain.budgets.counter import Amount, CounterKind, Period, Scope
+from tornado_proxy.domain.budgets.spender import Spender
 from tornado_proxy.ledger.database import Database
 from tornado_proxy.ledger.dialect import Dialect
 

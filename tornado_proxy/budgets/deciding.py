@@ -16,8 +16,9 @@ from tornado_proxy.budgets.counting.counters import CounterKey
 from tornado_proxy.budgets.leases.slices import key_budgets
 from tornado_proxy.budgets.limits.rates import BucketKey, find_bucket_key
 from tornado_proxy.budgets.store import BudgetStore
-from tornado_proxy.domain.budget import BudgetRefusal, Refusal, Reservation
-from tornado_proxy.domain.rate import RateRefusal
+from tornado_proxy.domain.budgets.rate_limits import RateRefusal
+from tornado_proxy.domain.budgets.refusal import BudgetRefusal, Refusal
+from tornado_proxy.domain.budgets.reservation import Reservation
 
 #: Seconds that a request waits for what other processes have idle, and between two looks at whether they gave it back.
 _ANSWER_S = 2.0

@@ -30,11 +30,15 @@ from tornado_proxy.budgets.report_reader import ReportReader, run_in_thread
 from tornado_proxy.budgets.schedule import Schedule
 from tornado_proxy.budgets.store import BudgetStore
 from tornado_proxy.budgets.work_queue import Read, Wake, Work, WorkQueue
-from tornado_proxy.domain.brake import Brake
-from tornado_proxy.domain.budget import BudgetLimits, BudgetWarning, CounterPlan, Refusal, Reservation
+from tornado_proxy.domain.budgets.brake import Brake
+from tornado_proxy.domain.budgets.budget_limits import BudgetLimits
+from tornado_proxy.domain.budgets.counter import CounterPlan
+from tornado_proxy.domain.budgets.rate_limits import RateUnit
+from tornado_proxy.domain.budgets.refusal import Refusal
+from tornado_proxy.domain.budgets.reservation import Reservation
+from tornado_proxy.domain.budgets.warning import BudgetWarning
 from tornado_proxy.domain.errors import LedgerUnavailable
 from tornado_proxy.domain.ledger_address import LedgerAddress
-from tornado_proxy.domain.rate import RateUnit
 from tornado_proxy.ledger.database import StoreError
 from tornado_proxy.ledger.writer.committed_records import CommittedRecords
 from tornado_proxy.ledger.writer.process_locks import ProcessLocks

@@ -5,7 +5,7 @@ from __future__ import annotations
 from calendar import monthrange
 from datetime import UTC, date, datetime, time, timedelta
 
-from tornado_proxy.domain.budget import Interval, Period
+from tornado_proxy.domain.budgets.counter import Interval, Period
 
 #: The start of the total of a budget that names no start.
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

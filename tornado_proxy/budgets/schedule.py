@@ -6,8 +6,8 @@ import time
 from datetime import UTC, datetime, timedelta
 
 from tornado_proxy.budgets.store import BudgetStore
-from tornado_proxy.domain.brake import Brake
-from tornado_proxy.domain.budget import BudgetWarning
+from tornado_proxy.domain.budgets.brake import Brake
+from tornado_proxy.domain.budgets.warning import BudgetWarning
 
 #: Seconds between two counts of new records while requests are under way, and while none is.
 _BUSY_FOLD_S, _IDLE_FOLD_S = 0.1, 1.0

@@ -13,16 +13,10 @@ from decimal import Decimal
 from enum import Enum
 
 from tornado_proxy.budgets.periods import find_interval
-from tornado_proxy.domain.budget import (
-    TOKEN_TOTAL,
-    Amount,
-    BudgetChange,
-    BudgetLimits,
-    CounterKind,
-    Period,
-    Scope,
-    Spender,
-)
+from tornado_proxy.domain.budgets.budget import BudgetChange
+from tornado_proxy.domain.budgets.budget_limits import BudgetLimits
+from tornado_proxy.domain.budgets.counter import TOKEN_TOTAL, Amount, CounterKind, Period, Scope
+from tornado_proxy.domain.budgets.spender import Spender
 from tornado_proxy.domain.errors import BadRequest, NotFound
 from tornado_proxy.ledger.rows import format_time
 

@@ -46,18 +46,12 @@ from tornado_proxy.budgets.leases.slices import Slices, key_budgets
 from tornado_proxy.budgets.limits.rate_leasing import RateLeasing
 from tornado_proxy.budgets.limits.rates import NOTHING_USED, LockedBuckets, RateEnd, Rates
 from tornado_proxy.budgets.schema import create_tables
-from tornado_proxy.domain.budget import (
-    Amount,
-    Budget,
-    BudgetLimits,
-    BudgetRefusal,
-    CounterPlan,
-    CounterState,
-    Refusal,
-    Reservation,
-    Spender,
-    TokenBudget,
-)
+from tornado_proxy.domain.budgets.budget import Budget, TokenBudget
+from tornado_proxy.domain.budgets.budget_limits import BudgetLimits
+from tornado_proxy.domain.budgets.counter import Amount, CounterPlan, CounterState
+from tornado_proxy.domain.budgets.refusal import BudgetRefusal, Refusal
+from tornado_proxy.domain.budgets.reservation import Reservation
+from tornado_proxy.domain.budgets.spender import Spender
 from tornado_proxy.ledger.database import Database, Liveness, StoreError
 from tornado_proxy.ledger.dialect import Dialect, Insert, Values
 from tornado_proxy.ledger.rows import format_time

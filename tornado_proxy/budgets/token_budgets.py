@@ -10,7 +10,8 @@ from datetime import datetime
 from decimal import Decimal
 
 from tornado_proxy.budgets.counting.counters import CounterKey
-from tornado_proxy.domain.budget import TOKEN_TOTAL, TokenBudget, encode_kind
+from tornado_proxy.domain.budgets.budget import TokenBudget
+from tornado_proxy.domain.budgets.counter import TOKEN_TOTAL, encode_kind
 from tornado_proxy.ledger.database import Database
 from tornado_proxy.ledger.dialect import Dialect
 from tornado_proxy.ledger.rows import format_time

@@ -15,7 +15,9 @@ from decimal import Decimal
 from tornado_proxy.budgets import token_budgets
 from tornado_proxy.budgets.counting.counters import FIRST_KEY, CounterKey, key_of_state, make_state, read_spent
 from tornado_proxy.budgets.counting.cursor import lock_cursor
-from tornado_proxy.domain.budget import THRESHOLDS_PERCENT, TOKEN_TOTAL, BudgetLimits, BudgetWarning, decode_kind
+from tornado_proxy.domain.budgets.budget_limits import BudgetLimits
+from tornado_proxy.domain.budgets.counter import TOKEN_TOTAL, decode_kind
+from tornado_proxy.domain.budgets.warning import THRESHOLDS_PERCENT, BudgetWarning
 from tornado_proxy.ledger.database import Database
 from tornado_proxy.ledger.dialect import Dialect
 from tornado_proxy.ledger.rows import format_time

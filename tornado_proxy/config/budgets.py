@@ -9,11 +9,12 @@ from decimal import Decimal
 from typing import Any
 
 from tornado_proxy.config.findings import Findings
-from tornado_proxy.domain.brake import BrakeLimits
-from tornado_proxy.domain.budget import Amount, Budget, CounterKind, Period, Scope
+from tornado_proxy.domain.budgets.brake import BrakeLimits
+from tornado_proxy.domain.budgets.budget import Budget
+from tornado_proxy.domain.budgets.counter import Amount, CounterKind, Period, Scope
+from tornado_proxy.domain.budgets.rate_limits import ProjectLimits, RateUnit, UnitLimits
 from tornado_proxy.domain.document import Document, read_section
 from tornado_proxy.domain.document import Path as DocumentPath
-from tornado_proxy.domain.rate import ProjectLimits, RateUnit, UnitLimits
 
 #: Calls of tools at the provider that count for a request without a limit, if the configuration sets none.
 DEFAULT_TOOL_CALLS = 10

@@ -11,8 +11,8 @@ from tornado_proxy.dashboard.amounts import count_decimals, show_amount
 from tornado_proxy.dashboard.base_handler import DashboardHandler
 from tornado_proxy.dashboard.parameters import FORMATS, check_known, read_choice
 from tornado_proxy.dashboard.viewer import Viewer
+from tornado_proxy.domain.budgets.rate_limits import RateUnit
 from tornado_proxy.domain.identity import Project
-from tornado_proxy.domain.rate import RateUnit
 from tornado_proxy.reports.budgets import BudgetRow, describe_subject, find_origin, show_row
 
 #: The columns for programs; those that can hold text of clients are not trusted.

@@ -46,8 +46,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from tornado_proxy.domain.budgets.rate_limits import RateState
 from tornado_proxy.domain.masking import mask_credentials
-from tornado_proxy.domain.rate import RateState
 
 
 class ProxyError(Exception):

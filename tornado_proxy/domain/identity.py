@@ -11,9 +11,9 @@ from decimal import Decimal
 from typing import final
 
 from tornado_proxy.domain.attribution import AttributionRules
-from tornado_proxy.domain.budget import Budget
+from tornado_proxy.domain.budgets.budget import Budget
+from tornado_proxy.domain.budgets.rate_limits import ProjectLimits
 from tornado_proxy.domain.cost import NO_DISCOUNT, Discount
-from tornado_proxy.domain.rate import ProjectLimits
 
 
 @final

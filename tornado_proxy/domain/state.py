@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from tornado_proxy.domain.budget import BudgetChange
+from tornado_proxy.domain.budgets.budget import BudgetChange
 from tornado_proxy.domain.identity import ModelPatterns
 from tornado_proxy.domain.key_ring import Subject
 from tornado_proxy.domain.stop import Stop

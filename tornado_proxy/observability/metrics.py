@@ -18,7 +18,7 @@ from prometheus_client import Counter, Gauge, Histogram
 from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.samples import Exemplar
 
-from tornado_proxy.domain.budget import THRESHOLDS_PERCENT
+from tornado_proxy.domain.budgets.warning import THRESHOLDS_PERCENT
 from tornado_proxy.domain.record import Outcome
 
 #: Buckets in seconds, from an error response of the proxy to a long reasoning stream.

@@ -18,9 +18,9 @@ from typing import Protocol
 
 import msgspec
 
+from tornado_proxy.domain.budgets.rate_limits import RateState
 from tornado_proxy.domain.errors import RequestError
 from tornado_proxy.domain.identity import Secret
-from tornado_proxy.domain.rate import RateState
 from tornado_proxy.domain.request import RequestFacts, Spend
 from tornado_proxy.domain.usage import UsageReport
 from tornado_proxy.providers import conventions

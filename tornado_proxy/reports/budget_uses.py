@@ -8,7 +8,8 @@ from datetime import datetime
 from decimal import Decimal
 
 from tornado_proxy.budgets.periods import find_interval
-from tornado_proxy.domain.budget import BudgetLimits, CounterKind, CounterState
+from tornado_proxy.domain.budgets.budget_limits import BudgetLimits
+from tornado_proxy.domain.budgets.counter import CounterKind, CounterState
 
 #: Budgets that are shown, those first of which most is spent.
 MAX_USES = 1000

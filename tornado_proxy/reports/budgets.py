@@ -11,15 +11,9 @@ from decimal import Decimal
 from tornado_proxy.budgets.counting.counters import key_of_state
 from tornado_proxy.budgets.periods import find_interval
 from tornado_proxy.budgets.store import OpenReservation
-from tornado_proxy.domain.budget import (
-    TOKEN_TOTAL,
-    BudgetChange,
-    BudgetLimits,
-    CounterKind,
-    CounterState,
-    Scope,
-    TokenBudget,
-)
+from tornado_proxy.domain.budgets.budget import BudgetChange, TokenBudget
+from tornado_proxy.domain.budgets.budget_limits import BudgetLimits
+from tornado_proxy.domain.budgets.counter import TOKEN_TOTAL, CounterKind, CounterState, Scope
 
 
 @dataclass(frozen=True, slots=True)

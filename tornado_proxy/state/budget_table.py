@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
 
-from tornado_proxy.domain.budget import BudgetChange, CounterKind, decode_kind, encode_kind
+from tornado_proxy.domain.budgets.budget import BudgetChange
+from tornado_proxy.domain.budgets.counter import CounterKind, decode_kind, encode_kind
 from tornado_proxy.ledger.database import Database
 from tornado_proxy.ledger.dialect import Dialect
 from tornado_proxy.ledger.rows import format_time

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tornado_proxy.domain.budget import BudgetChange
+from tornado_proxy.domain.budgets.budget import BudgetChange
 from tornado_proxy.state import budget_table
 from tornado_proxy.state.guarded_changes import Changes
 

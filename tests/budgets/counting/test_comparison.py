@@ -16,7 +16,9 @@ from tests.budgets.conftest import CALLER, NOW, BudgetsUnderTest, record, usd
 from tornado_proxy.budgets.counting import comparison
 from tornado_proxy.budgets.counting.counters import COLUMNS
 from tornado_proxy.budgets.store import BudgetStore
-from tornado_proxy.domain.budget import Budget, BudgetLimits, CounterKind, Period, Scope
+from tornado_proxy.domain.budgets.budget import Budget
+from tornado_proxy.domain.budgets.budget_limits import BudgetLimits
+from tornado_proxy.domain.budgets.counter import CounterKind, Period, Scope
 from tornado_proxy.ledger.archives.archiving import archive_records
 from tornado_proxy.ledger.archives.pruning import prune_records
 from tornado_proxy.ledger.backends import make_backend

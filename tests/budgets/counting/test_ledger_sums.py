@@ -11,7 +11,7 @@ from msgspec import structs
 
 from tests.budgets.conftest import CALLER, NOW, BudgetsUnderTest, intent, record, settlement, usd
 from tornado_proxy.domain.attribution import Attribution
-from tornado_proxy.domain.budget import Amount, CounterKind, Period, Scope
+from tornado_proxy.domain.budgets.counter import Amount, CounterKind, Period, Scope
 from tornado_proxy.domain.cost import Cost
 from tornado_proxy.domain.usage import Basis
 from tornado_proxy.ledger.backends import make_backend

@@ -15,7 +15,7 @@ from tornado_proxy.budgets.backends import open_store
 from tornado_proxy.budgets.counting import ledger_records
 from tornado_proxy.budgets.leases.slices import Slices
 from tornado_proxy.budgets.store import BudgetStore
-from tornado_proxy.domain.budget import Budget
+from tornado_proxy.domain.budgets.budget import Budget
 from tornado_proxy.domain.record import RequestRecord
 from tornado_proxy.domain.usage import Basis
 from tornado_proxy.ledger.backends import make_ledger

@@ -27,15 +27,11 @@ from tornado_proxy.budgets.keeper import BudgetKeeper
 from tornado_proxy.budgets.leases import slices as slices_module
 from tornado_proxy.budgets.leases.slices import Slices
 from tornado_proxy.budgets.store import BudgetStore
-from tornado_proxy.domain.budget import (
-    Budget,
-    BudgetedSpender,
-    BudgetRefusal,
-    CounterPlan,
-    Refusal,
-    Reservation,
-    Spender,
-)
+from tornado_proxy.domain.budgets.budget import Budget
+from tornado_proxy.domain.budgets.counter import CounterPlan
+from tornado_proxy.domain.budgets.refusal import BudgetRefusal, Refusal
+from tornado_proxy.domain.budgets.reservation import BudgetedSpender, Reservation
+from tornado_proxy.domain.budgets.spender import Spender
 from tornado_proxy.domain.cost import CostBound
 from tornado_proxy.domain.usage import Basis
 from tornado_proxy.ledger.database import StoreError

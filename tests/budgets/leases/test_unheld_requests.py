@@ -12,7 +12,7 @@ from tests.budgets.leases.test_slices import lease, raw_reserved
 from tests.ledger.sample_records import make_record
 from tornado_proxy.budgets.leases.slices import Slices
 from tornado_proxy.budgets.store import BudgetStore
-from tornado_proxy.domain.budget import Budget
+from tornado_proxy.domain.budgets.budget import Budget
 from tornado_proxy.domain.cost import CostBound
 from tornado_proxy.domain.record import RequestRecord
 from tornado_proxy.domain.usage import Basis

@@ -23,7 +23,7 @@ from tornado_proxy.budgets.limits.rate_slices import RateSlices
 from tornado_proxy.budgets.limits.rates import NOTHING_USED, STREAM_ENDED
 from tornado_proxy.budgets.limits.token_bucket import UNIT_DEBT, TokenBucket
 from tornado_proxy.budgets.store import BudgetStore
-from tornado_proxy.domain.rate import RateClaim, RateRefusal, RateUnit
+from tornado_proxy.domain.budgets.rate_limits import RateClaim, RateRefusal, RateUnit
 from tornado_proxy.ledger.postgres.process_locks import PostgresProcessLocks
 
 REQUESTS = claim(RateUnit.REQUESTS, 6000)

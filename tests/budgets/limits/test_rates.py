@@ -10,9 +10,12 @@ import pytest
 from tests.budgets.conftest import BudgetsUnderTest
 from tornado_proxy.budgets.limits.rates import STREAM_ENDED, RateEnd
 from tornado_proxy.budgets.store import BudgetStore
-from tornado_proxy.domain.budget import Budget, BudgetedSpender, CounterKind, Period, Reservation, Scope, Spender
+from tornado_proxy.domain.budgets.budget import Budget
+from tornado_proxy.domain.budgets.counter import CounterKind, Period, Scope
+from tornado_proxy.domain.budgets.rate_limits import RateClaim, RateRefusal, RateUnit
+from tornado_proxy.domain.budgets.reservation import BudgetedSpender, Reservation
+from tornado_proxy.domain.budgets.spender import Spender
 from tornado_proxy.domain.cost import CostBound
-from tornado_proxy.domain.rate import RateClaim, RateRefusal, RateUnit
 
 SPENDER = Spender("project-a", participant="ada")
 

@@ -13,15 +13,9 @@ from msgspec import structs
 
 from tests.gateway.fakes import Gateway, make_project, make_snapshot, request_head
 from tests.ledger.sample_records import make_intent
-from tornado_proxy.domain.budget import (
-    Budget,
-    BudgetRefusal,
-    CounterKind,
-    CounterState,
-    Interval,
-    Period,
-    Scope,
-)
+from tornado_proxy.domain.budgets.budget import Budget
+from tornado_proxy.domain.budgets.counter import CounterKind, CounterState, Interval, Period, Scope
+from tornado_proxy.domain.budgets.refusal import BudgetRefusal
 from tornado_proxy.domain.errors import BadRequest, BudgetExceeded, BudgetReserved, LedgerUnavailable, RequestError
 from tornado_proxy.gateway.context import RequestContext, start_request
 

@@ -9,8 +9,8 @@ import pytest
 
 from tests.gateway.budgets.test_gate import BODY, ID, admit, authenticate
 from tests.gateway.fakes import Gateway, make_project, make_snapshot
+from tornado_proxy.domain.budgets.rate_limits import ProjectLimits, RateClaim, RateRefusal, RateState, RateUnit
 from tornado_proxy.domain.errors import BadRequest, LimitReached
-from tornado_proxy.domain.rate import ProjectLimits, RateClaim, RateRefusal, RateState, RateUnit
 from tornado_proxy.gateway.base_handler import error_headers
 from tornado_proxy.providers.anthropic.provider import ANTHROPIC
 from tornado_proxy.providers.contract import Provider

@@ -10,7 +10,8 @@ from decimal import Decimal
 from msgspec import structs
 
 from tests.gateway.budgets.test_gate import BUDGET, MONTH, authenticate, open_gateway
-from tornado_proxy.domain.budget import TOKEN_TOTAL, Budget, BudgetChange
+from tornado_proxy.domain.budgets.budget import Budget, BudgetChange
+from tornado_proxy.domain.budgets.counter import TOKEN_TOTAL
 from tornado_proxy.domain.state import State
 from tornado_proxy.gateway.budgets.reservations import make_check
 

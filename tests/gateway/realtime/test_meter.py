@@ -10,7 +10,8 @@ import pytest
 from tests.gateway.fakes import Gateway, make_project, make_snapshot, request_head
 from tests.gateway.realtime.sessions import REALTIME, SESSION_ID
 from tests.ledger.sample_records import make_intent
-from tornado_proxy.domain.budget import Budget, CounterKind, Period, Scope
+from tornado_proxy.domain.budgets.budget import Budget
+from tornado_proxy.domain.budgets.counter import CounterKind, Period, Scope
 from tornado_proxy.domain.errors import LedgerUnavailable
 from tornado_proxy.domain.record import Outcome
 from tornado_proxy.domain.request import RequestFacts

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from tornado_proxy.domain.rate import RateClaim, RateState, RateUnit
+from tornado_proxy.domain.budgets.rate_limits import RateClaim, RateState, RateUnit
 from tornado_proxy.providers.anthropic.rate_headers import make_rate_headers
 
 NOW = datetime(2026, 11, 28, 9, 0, tzinfo=UTC)

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from tornado_proxy.api.admin.base_handler import ACTOR, AdminHandler
 from tornado_proxy.api.budgets import SELECTORS, BudgetUpdate, Request, read_lift, read_setting
-from tornado_proxy.domain.budget import BudgetLimits
+from tornado_proxy.domain.budgets.budget_limits import BudgetLimits
 from tornado_proxy.domain.errors import NotFound
 from tornado_proxy.reports.budgets import BudgetRow, show_row, show_rows
 from tornado_proxy.state import budgets

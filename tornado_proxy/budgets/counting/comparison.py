@@ -22,7 +22,7 @@ from tornado_proxy.budgets.counting.counted_settlements import list_corrections
 from tornado_proxy.budgets.counting.counters import FIRST_KEY, CounterKey, read_page, read_settled, sum_by_key
 from tornado_proxy.budgets.counting.cursor import read_cursor
 from tornado_proxy.budgets.counting.expected_counters import ExpectedCounters
-from tornado_proxy.domain.budget import CounterKind, encode_kind
+from tornado_proxy.domain.budgets.counter import CounterKind, encode_kind
 from tornado_proxy.ledger.database import Database
 from tornado_proxy.ledger.dialect import Dialect
 

@@ -10,7 +10,7 @@ from tornado_proxy.budgets.counting import ledger_records
 from tornado_proxy.budgets.counting.counters import make_keys
 from tornado_proxy.budgets.counting.ledger_records import CountedRecord
 from tornado_proxy.budgets.counting.ledger_sums import CounterAmount, is_current
-from tornado_proxy.domain.budget import Amount, CounterKind
+from tornado_proxy.domain.budgets.counter import Amount, CounterKind
 from tornado_proxy.ledger.database import Database
 
 _SELECT_COUNTED = "SELECT counted_total, counted_subtotal FROM budget_reservations WHERE request_id = ?"

@@ -11,16 +11,16 @@ from decimal import Decimal
 from functools import lru_cache
 
 from tornado_proxy.budgets.periods import find_interval
-from tornado_proxy.domain.budget import (
+from tornado_proxy.domain.budgets.budget_limits import BudgetLimits
+from tornado_proxy.domain.budgets.counter import (
     TOKEN_TOTAL,
-    BudgetLimits,
     CounterKind,
     CounterState,
     Interval,
-    Spender,
     decode_kind,
     encode_kind,
 )
+from tornado_proxy.domain.budgets.spender import Spender
 from tornado_proxy.ledger.database import Database
 from tornado_proxy.ledger.dialect import Insert
 from tornado_proxy.ledger.rows import format_time

@@ -26,15 +26,10 @@ from tornado_proxy.budgets.counting.expected_counters import ExpectedCounters
 from tornado_proxy.budgets.counting.ledger_records import CountedRecord, RecordGroup
 from tornado_proxy.budgets.counting.ledger_sums import Add, CounterAmount
 from tornado_proxy.budgets.counting.record_source import RecordSource
-from tornado_proxy.domain.brake import Brake, BrakeLimits
-from tornado_proxy.domain.budget import (
-    Amount,
-    BudgetLimits,
-    BudgetWarning,
-    CounterKind,
-    decode_kind,
-    encode_kind,
-)
+from tornado_proxy.domain.budgets.brake import Brake, BrakeLimits
+from tornado_proxy.domain.budgets.budget_limits import BudgetLimits
+from tornado_proxy.domain.budgets.counter import Amount, CounterKind, decode_kind, encode_kind
+from tornado_proxy.domain.budgets.warning import BudgetWarning
 from tornado_proxy.domain.usage import Basis
 from tornado_proxy.ledger.changes import find_last_seq
 from tornado_proxy.ledger.database import Database

@@ -13,7 +13,8 @@ from typing import Any
 
 import msgspec
 
-from tornado_proxy.domain.budget import Amount, Spender
+from tornado_proxy.domain.budgets.counter import Amount
+from tornado_proxy.domain.budgets.spender import Spender
 from tornado_proxy.domain.usage import Basis
 from tornado_proxy.ledger.database import Database
 from tornado_proxy.ledger.dialect import Dialect, quote_names

@@ -19,7 +19,8 @@ from tornado_proxy.budgets.counting import ledger_records
 from tornado_proxy.budgets.counting.counters import CounterKey, make_keys
 from tornado_proxy.budgets.counting.ledger_records import SeqWindow, SpendGroup
 from tornado_proxy.budgets.periods import find_interval
-from tornado_proxy.domain.budget import CounterKind, Interval, Period, Scope, Spender
+from tornado_proxy.domain.budgets.counter import CounterKind, Interval, Period, Scope
+from tornado_proxy.domain.budgets.spender import Spender
 from tornado_proxy.ledger.changes import Position
 from tornado_proxy.ledger.database import Database
 from tornado_proxy.ledger.dialect import Dialect

@@ -38,7 +38,7 @@ from tornado_proxy.budgets.counting.ledger_records import RecordGroup
 from tornado_proxy.budgets.leases import unheld_requests
 from tornado_proxy.budgets.leases.slices import Slices
 from tornado_proxy.budgets.leases.unheld_requests import UnheldRequest
-from tornado_proxy.domain.budget import CounterKind
+from tornado_proxy.domain.budgets.counter import CounterKind
 from tornado_proxy.domain.cost import CostBound
 from tornado_proxy.domain.usage import Basis
 from tornado_proxy.ledger.database import Database

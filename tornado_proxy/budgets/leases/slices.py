@@ -23,7 +23,9 @@ import msgspec
 
 from tornado_proxy.budgets.counting.counters import CounterKey, make_key
 from tornado_proxy.budgets.limits.rate_slices import RateSlices
-from tornado_proxy.domain.budget import Amount, Budget, BudgetedSpender, Reservation
+from tornado_proxy.domain.budgets.budget import Budget
+from tornado_proxy.domain.budgets.counter import Amount
+from tornado_proxy.domain.budgets.reservation import BudgetedSpender, Reservation
 from tornado_proxy.domain.cost import NO_BOUND, CostBound
 from tornado_proxy.domain.usage import Basis
 

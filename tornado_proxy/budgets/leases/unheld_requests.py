@@ -15,7 +15,7 @@ from datetime import datetime
 from decimal import Decimal
 
 from tornado_proxy.budgets.counting.ledger_records import SPENDER_COLUMNS, make_spender
-from tornado_proxy.domain.budget import Spender
+from tornado_proxy.domain.budgets.spender import Spender
 from tornado_proxy.domain.cost import CostBound
 from tornado_proxy.domain.usage import Basis
 from tornado_proxy.ledger.database import Database, StoreError

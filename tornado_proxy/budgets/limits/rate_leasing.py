@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterable
 
 from tornado_proxy.budgets.limits.rate_slices import RateLease, RateSlices
 from tornado_proxy.budgets.limits.rates import BucketKey, LockedBuckets, Rates
-from tornado_proxy.domain.rate import RateClaim, RateUnit
+from tornado_proxy.domain.budgets.rate_limits import RateClaim, RateUnit
 from tornado_proxy.ledger.database import Database
 from tornado_proxy.ledger.dialect import Dialect
 

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from tornado_proxy.budgets.limits.rates import BucketKey, LockedBuckets
-from tornado_proxy.domain.rate import RateClaim, RateUnit
+from tornado_proxy.domain.budgets.rate_limits import RateClaim, RateUnit
 
 #: Seconds for which leased units can be taken.
 _VALID_S = 0.6

@@ -15,7 +15,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from tornado_proxy.budgets.limits.token_bucket import UNIT_DEBT, TokenBucket, decode_bucket
-from tornado_proxy.domain.rate import RateClaim, RateRefusal, RateState, RateUnit
+from tornado_proxy.domain.budgets.rate_limits import RateClaim, RateRefusal, RateState, RateUnit
 from tornado_proxy.ledger.database import Database
 from tornado_proxy.ledger.dialect import Dialect
 

@@ -21,8 +21,10 @@ from tornado_proxy.config.files import read_document
 from tornado_proxy.config.findings import Findings
 from tornado_proxy.config.loading import read_project_documents
 from tornado_proxy.config.validation import check
-from tornado_proxy.domain.brake import BrakeLimits
-from tornado_proxy.domain.budget import Budget, BudgetLimits, CounterPlan
+from tornado_proxy.domain.budgets.brake import BrakeLimits
+from tornado_proxy.domain.budgets.budget import Budget
+from tornado_proxy.domain.budgets.budget_limits import BudgetLimits
+from tornado_proxy.domain.budgets.counter import CounterPlan
 from tornado_proxy.domain.errors import CallerError, ConfigError
 from tornado_proxy.domain.ledger_address import LedgerAddress
 from tornado_proxy.ledger.backends import make_backend

@@ -33,7 +33,8 @@ from tornado_proxy.cli.options.format_option import format_option
 from tornado_proxy.cli.state.actor import find_actor
 from tornado_proxy.cli.state.budget_lookup import now, open_budgets
 from tornado_proxy.cli.tables import print_table, printable_text, replace_unprintable
-from tornado_proxy.domain.budget import Amount, BudgetChange, Period, Scope
+from tornado_proxy.domain.budgets.budget import BudgetChange
+from tornado_proxy.domain.budgets.counter import Amount, Period, Scope
 from tornado_proxy.ledger.rows import format_time
 from tornado_proxy.reports.budgets import (
     BudgetRow,

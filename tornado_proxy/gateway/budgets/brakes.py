@@ -12,7 +12,7 @@ import logging
 from collections.abc import Callable
 
 from tornado_proxy import tasks
-from tornado_proxy.domain.brake import Brake
+from tornado_proxy.domain.budgets.brake import Brake
 from tornado_proxy.domain.errors import BadRequest, LedgerUnavailable
 from tornado_proxy.domain.stop import Stop, StopTarget
 from tornado_proxy.gateway.budgets.gate import BudgetGate

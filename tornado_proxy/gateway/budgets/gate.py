@@ -22,20 +22,17 @@ from datetime import UTC, datetime
 
 from msgspec import structs
 
-from tornado_proxy.domain.budget import (
-    TOKEN_TOTAL,
-    Budget,
-    BudgetLimits,
-    BudgetRefusal,
-    BudgetWarning,
-    CounterPlan,
-    Reservation,
-    Spender,
-)
+from tornado_proxy.domain.budgets.budget import Budget
+from tornado_proxy.domain.budgets.budget_limits import BudgetLimits
+from tornado_proxy.domain.budgets.counter import TOKEN_TOTAL, CounterPlan
+from tornado_proxy.domain.budgets.rate_limits import RateRefusal, RateUnit
+from tornado_proxy.domain.budgets.refusal import BudgetRefusal
+from tornado_proxy.domain.budgets.reservation import Reservation
+from tornado_proxy.domain.budgets.spender import Spender
+from tornado_proxy.domain.budgets.warning import BudgetWarning
 from tornado_proxy.domain.cost import CostBound
 from tornado_proxy.domain.errors import LedgerUnavailable, RequestError
 from tornado_proxy.domain.identity import Caller
-from tornado_proxy.domain.rate import RateRefusal, RateUnit
 from tornado_proxy.domain.record import RequestIntent, RequestRecord
 from tornado_proxy.domain.request import RequestFacts
 from tornado_proxy.gateway.budgets.keeper import Keeper

@@ -7,8 +7,12 @@ from typing import Protocol, TypeVar
 
 from tornado_proxy.budgets.leases.slices import Slices
 from tornado_proxy.budgets.store import BudgetStore
-from tornado_proxy.domain.budget import BudgetLimits, BudgetWarning, CounterPlan, Refusal, Reservation
-from tornado_proxy.domain.rate import RateUnit
+from tornado_proxy.domain.budgets.budget_limits import BudgetLimits
+from tornado_proxy.domain.budgets.counter import CounterPlan
+from tornado_proxy.domain.budgets.rate_limits import RateUnit
+from tornado_proxy.domain.budgets.refusal import Refusal
+from tornado_proxy.domain.budgets.reservation import Reservation
+from tornado_proxy.domain.budgets.warning import BudgetWarning
 
 _Result = TypeVar("_Result")
 

@@ -5,15 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from tornado_proxy.domain.budget import CounterKind, Period, Scope, Spender
-from tornado_proxy.domain.errors import BadRequest, LimitReached
-from tornado_proxy.domain.rate import (
+from tornado_proxy.domain.budgets.counter import CounterKind, Period, Scope
+from tornado_proxy.domain.budgets.rate_limits import (
     ProjectLimits,
     RateClaim,
     RateRefusal,
     RateState,
     RateUnit,
 )
+from tornado_proxy.domain.budgets.spender import Spender
+from tornado_proxy.domain.errors import BadRequest, LimitReached
 from tornado_proxy.domain.record import RequestRecord
 from tornado_proxy.domain.usage import Basis
 from tornado_proxy.gateway.context import RequestContext

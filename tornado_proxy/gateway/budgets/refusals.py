@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from decimal import Decimal
 
-from tornado_proxy.domain.budget import Budget, BudgetRefusal, Period, Scope
+from tornado_proxy.domain.budgets.budget import Budget
+from tornado_proxy.domain.budgets.counter import Period, Scope
+from tornado_proxy.domain.budgets.refusal import BudgetRefusal
 from tornado_proxy.domain.errors import BudgetExceeded, BudgetReserved, RequestError
 from tornado_proxy.gateway.context import RequestContext
 from tornado_proxy.providers.contract import Endpoint

@@ -5,7 +5,8 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from tornado_proxy.budgets.store import BudgetStore
-from tornado_proxy.domain.budget import BudgetLimits, Scope
+from tornado_proxy.domain.budgets.budget_limits import BudgetLimits
+from tornado_proxy.domain.budgets.counter import Scope
 from tornado_proxy.domain.identity import Caller
 from tornado_proxy.gateway.budgets.reservations import make_spender
 from tornado_proxy.reports.budget_uses import BudgetUse, find_uses

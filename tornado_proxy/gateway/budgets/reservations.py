@@ -11,11 +11,12 @@ from typing import assert_never
 import msgspec
 from msgspec import structs
 
-from tornado_proxy.domain.budget import BudgetedSpender, Reservation, Spender
+from tornado_proxy.domain.budgets.rate_limits import RateClaim, RateUnit
+from tornado_proxy.domain.budgets.reservation import BudgetedSpender, Reservation
+from tornado_proxy.domain.budgets.spender import Spender
 from tornado_proxy.domain.cost import NO_BOUND, CostBound
 from tornado_proxy.domain.errors import BadRequest
 from tornado_proxy.domain.identity import Caller
-from tornado_proxy.domain.rate import RateClaim, RateUnit
 from tornado_proxy.domain.request import RequestFacts
 from tornado_proxy.gateway.admission.stops import find_agent_session
 from tornado_proxy.gateway.budgets.rate_limits import list_claims

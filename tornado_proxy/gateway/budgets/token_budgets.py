@@ -6,7 +6,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 
 from tornado_proxy import tasks
-from tornado_proxy.domain.budget import TokenBudget
+from tornado_proxy.domain.budgets.budget import TokenBudget
 from tornado_proxy.domain.errors import LedgerUnavailable
 from tornado_proxy.domain.identity import Caller
 from tornado_proxy.gateway.budgets.keeper import Keeper

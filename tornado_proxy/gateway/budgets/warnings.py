@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from tornado_proxy.domain.budget import BudgetWarning
+from tornado_proxy.domain.budgets.warning import BudgetWarning
 from tornado_proxy.ledger.rows import format_time
 from tornado_proxy.observability import metrics
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
-from tornado_proxy.domain.rate import RateState, RateUnit
+from tornado_proxy.domain.budgets.rate_limits import RateState, RateUnit
 
 
 def make_rate_headers(states: Sequence[RateState], now: datetime) -> list[tuple[str, str]]:

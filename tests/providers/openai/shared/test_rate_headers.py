@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from tornado_proxy.domain.rate import RateClaim, RateState, RateUnit
+from tornado_proxy.domain.budgets.rate_limits import RateClaim, RateState, RateUnit
 from tornado_proxy.providers.openai.shared.rate_headers import make_rate_headers
 
 NOW = datetime(2026, 11, 28, 9, 0, tzinfo=UTC)

@@ -8,7 +8,7 @@ from enum import StrEnum
 
 import msgspec
 
-from tornado_proxy.domain.brake import BrakeLimits
+from tornado_proxy.domain.budgets.brake import BrakeLimits
 
 
 class RateUnit(StrEnum):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tornado_proxy.domain.rate import ProjectLimits, RateClaim, RateRefusal, RateState, RateUnit
+from tornado_proxy.domain.budgets.rate_limits import ProjectLimits, RateClaim, RateRefusal, RateState, RateUnit
 
 
 @pytest.mark.parametrize(

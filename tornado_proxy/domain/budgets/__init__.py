@@ -1,0 +1,1 @@
+"""Budgets, limits and the spend brake as values."""
