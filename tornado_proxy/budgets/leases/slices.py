@@ -152,7 +152,8 @@ class _Claim(msgspec.Struct, frozen=True, eq=False):
     is_total: bool
 
 
-class _SpenderClaims(msgspec.Struct, eq=False):
+@dataclass(slots=True, eq=False)
+class _SpenderClaims:
     """The claims of the requests of one spender with the same budgets that begin in one hour.
 
     `asks` requests have taken, or tried to, since their slices were told; `largest` is the largest bound of them.
