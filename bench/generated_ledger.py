@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.harness import OTHER_PROJECT, PROJECT
-from tornado_proxy.domain.ledger_address import LedgerAddress
+from tornado_proxy.domain.config.ledger_address import LedgerAddress
 from tornado_proxy.ledger.backends import make_backend
 from tornado_proxy.ledger.database import Backend, Database
 from tornado_proxy.ledger.dialect import quote_names

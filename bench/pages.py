@@ -36,7 +36,7 @@ from tests.harness import ADMIN_TOKEN, PROJECT, ProxyProcess, running_proxy
 from tests.postgres_server import running_postgres
 from tornado_proxy.cli import main as command_line
 from tornado_proxy.dashboard.bill.bill_request import GROUP_TITLES
-from tornado_proxy.domain.ledger_address import LedgerAddress, PostgresAddress
+from tornado_proxy.domain.config.ledger_address import LedgerAddress, PostgresAddress
 from tornado_proxy.ledger.backends import make_backend
 from tornado_proxy.ledger.reports.record_sums import sum_records
 from tornado_proxy.ledger.reports.records_query import UsageFilter

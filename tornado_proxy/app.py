@@ -35,7 +35,8 @@ from tornado_proxy.dashboard.routes import list_rules
 from tornado_proxy.dashboard.site import Site
 from tornado_proxy.domain.budgets.brake import Brake
 from tornado_proxy.domain.budgets.warning import BudgetWarning
-from tornado_proxy.domain.errors import ConfigError, Fault, LedgerUnavailable
+from tornado_proxy.domain.config.fault import Fault
+from tornado_proxy.domain.errors import ConfigError, LedgerUnavailable
 from tornado_proxy.domain.record import Outcome
 from tornado_proxy.domain.state import State, StateChange
 from tornado_proxy.gateway.admission.admission import Admission

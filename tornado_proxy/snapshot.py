@@ -20,8 +20,9 @@ from tornado_proxy.domain.budgets.budget import Budget
 from tornado_proxy.domain.budgets.budget_limits import BudgetLimits
 from tornado_proxy.domain.budgets.counter import CounterPlan
 from tornado_proxy.domain.budgets.rate_limits import ProjectLimits
+from tornado_proxy.domain.config.fault import Fault
 from tornado_proxy.domain.cost import NO_DISCOUNT, Discount
-from tornado_proxy.domain.errors import ConfigError, Fault
+from tornado_proxy.domain.errors import ConfigError
 from tornado_proxy.domain.identity import KeyId, Project, ProjectProvider
 from tornado_proxy.domain.state import State
 from tornado_proxy.issuers.client import IssuerClient, make_issuer_clients

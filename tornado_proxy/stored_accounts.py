@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
-from tornado_proxy.domain.base_url import normalize_base_url
+from tornado_proxy.domain.config.base_url import normalize_base_url
 from tornado_proxy.domain.identity import ProjectProvider, ProviderKey
 from tornado_proxy.domain.key_ring import CannotOpen, KeyRing, Subject, place_key, place_url
 from tornado_proxy.domain.state import StoredSettings

@@ -20,7 +20,7 @@ from tornado_proxy.alerts import sender as sender_module
 from tornado_proxy.alerts.sender import AlertSender, FindUsage
 from tornado_proxy.config.alerts import AlertSettings
 from tornado_proxy.domain.alert import Alert, AlertType
-from tornado_proxy.domain.ledger_address import LedgerAddress
+from tornado_proxy.domain.config.ledger_address import LedgerAddress
 from tornado_proxy.domain.record import Settlement
 from tornado_proxy.domain.usage import Basis
 from tornado_proxy.ledger.backends import make_ledger

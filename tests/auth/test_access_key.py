@@ -10,9 +10,9 @@ from tests.auth.tokens import NOW, OTHER_PROJECT_ID, PROJECT_ID, PROJECTS, claim
 from tornado_proxy.auth import access_key
 from tornado_proxy.auth.authenticator import Authenticator
 from tornado_proxy.auth.token_cache import compute_digest
+from tornado_proxy.domain.config.oauth import IntrospectionEndpoint, KeySource, OAuthIssuer
 from tornado_proxy.domain.errors import NotAuthenticated
 from tornado_proxy.domain.identity import Caller, ModelPatterns, Project, Secret
-from tornado_proxy.domain.oauth import IntrospectionEndpoint, KeySource, OAuthIssuer
 from tornado_proxy.domain.state import AccessKey, KeySecret
 
 SECRET = access_key.generate().reveal()

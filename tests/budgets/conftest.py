@@ -22,9 +22,9 @@ from tornado_proxy.domain.budgets.counter import CounterKind, CounterPlan, Perio
 from tornado_proxy.domain.budgets.refusal import BudgetRefusal
 from tornado_proxy.domain.budgets.reservation import BudgetedSpender, Reservation
 from tornado_proxy.domain.budgets.spender import Spender
+from tornado_proxy.domain.config.ledger_address import LedgerAddress, PostgresAddress
 from tornado_proxy.domain.cost import Cost, CostBound
 from tornado_proxy.domain.identity import Caller
-from tornado_proxy.domain.ledger_address import LedgerAddress, PostgresAddress
 from tornado_proxy.domain.record import RequestIntent, RequestRecord, Settlement
 from tornado_proxy.domain.usage import Basis
 from tornado_proxy.ledger.backends import make_backend, make_ledger

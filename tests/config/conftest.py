@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tornado_proxy.domain.document import Document
+from tornado_proxy.domain.config.document import Document
 
 SMALL = """\
 providers:

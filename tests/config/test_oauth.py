@@ -9,10 +9,10 @@ import pytest
 
 from tests.harness import PROJECT, SECRETS, write_config
 from tornado_proxy.config.loading import load_settings
+from tornado_proxy.domain.config.loopback import is_loopback, is_secure_url
+from tornado_proxy.domain.config.oauth import IntrospectionEndpoint, KeySource, LoginClient, OAuthIssuer
 from tornado_proxy.domain.errors import ConfigError
 from tornado_proxy.domain.identity import Secret
-from tornado_proxy.domain.loopback import is_loopback, is_secure_url
-from tornado_proxy.domain.oauth import IntrospectionEndpoint, KeySource, LoginClient, OAuthIssuer
 
 A = {"issuer": "https://a.example.com", "audience": "llm-proxy", "clients": ["cli"]}
 B = {**A, "issuer": "https://b.example.com"}

@@ -7,8 +7,8 @@ import pytest
 
 from tornado_proxy.config.findings import Findings
 from tornado_proxy.config.secrets import read_secrets
-from tornado_proxy.domain.document import Document
-from tornado_proxy.domain.errors import Fault
+from tornado_proxy.domain.config.document import Document
+from tornado_proxy.domain.config.fault import Fault
 from tornado_proxy.domain.identity import Secret
 
 PATH = ("providers", "openai", "api_key")

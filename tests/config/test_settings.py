@@ -25,8 +25,8 @@ from tornado_proxy.config.settings import (
     make_settings,
 )
 from tornado_proxy.config.validation import check
+from tornado_proxy.domain.config.ledger_address import PostgresAddress
 from tornado_proxy.domain.identity import ProviderKey, Secret
-from tornado_proxy.domain.ledger_address import PostgresAddress
 
 BASE = Path("/etc/proxy")
 

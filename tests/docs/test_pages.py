@@ -22,7 +22,7 @@ from tornado_proxy.cli.reference import write_reference as write_commands
 from tornado_proxy.config.bundled import schema
 from tornado_proxy.config.reference import write_reference as write_configuration
 from tornado_proxy.config.validation import check
-from tornado_proxy.domain.document import Document
+from tornado_proxy.domain.config.document import Document
 
 #: Paths of one person's machine: home folders, temporary files, drives.
 _MACHINE_PATH = re.compile(r"/home/\w|/Users/\w|/root/|/tmp/|/mnt/|\b[A-Z]:\\|\.local\b(?!host)")

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 import pytest
 
 from tornado_proxy.domain import errors
-from tornado_proxy.domain.errors import ConfigError, Fault, MethodNotAllowed, ProxyError, RequestError, UpstreamError
+from tornado_proxy.domain.config.fault import Fault
+from tornado_proxy.domain.errors import ConfigError, MethodNotAllowed, ProxyError, RequestError, UpstreamError
 
 
 def list_tree(root: type[ProxyError], depth: int = 0) -> Iterator[tuple[type[ProxyError], int]]:

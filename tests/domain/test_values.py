@@ -8,12 +8,13 @@ import inspect
 import pytest
 
 from tornado_proxy.config.bundled import schema
-from tornado_proxy.domain import cost, document, errors, identity, record, request, terms, usage
+from tornado_proxy.domain import cost, errors, identity, record, request, terms, usage
+from tornado_proxy.domain.config import document, fault
 from tornado_proxy.domain.usage import Meter
 
 VALUES = [
     value
-    for module in (cost, document, errors, identity, record, request, terms, usage)
+    for module in (cost, document, errors, fault, identity, record, request, terms, usage)
     for _, value in inspect.getmembers(module, dataclasses.is_dataclass)
     if isinstance(value, type) and value.__module__ == module.__name__
 ]

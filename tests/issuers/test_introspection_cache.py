@@ -14,9 +14,9 @@ import pytest
 from tests import virtual_time
 from tests.oauth.tokens import AUDIENCE, CLIENT, SUBJECT
 from tornado_proxy.auth.oauth.claims import VerifiedUser
+from tornado_proxy.domain.config.oauth import IntrospectionEndpoint, KeySource, OAuthIssuer
 from tornado_proxy.domain.errors import IdentityProviderUnavailable, InsufficientScope, NotAuthenticated
 from tornado_proxy.domain.identity import Secret
-from tornado_proxy.domain.oauth import IntrospectionEndpoint, KeySource, OAuthIssuer
 from tornado_proxy.issuers.http_fetch import Fetch, Fetched, FetchError
 from tornado_proxy.issuers.introspection_cache import MAX_ANSWERS, IntrospectionCache
 

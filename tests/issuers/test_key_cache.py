@@ -17,9 +17,9 @@ from tornado_proxy.auth.oauth.claims import VerifiedUser
 from tornado_proxy.auth.oauth.key_set import VerificationKey
 from tornado_proxy.auth.oauth.verifier import AccessTokenVerifier
 from tornado_proxy.auth.token_cache import compute_digest
+from tornado_proxy.domain.config.oauth import IntrospectionEndpoint, KeySource, OAuthIssuer
 from tornado_proxy.domain.errors import IdentityProviderUnavailable, NotAuthenticated
 from tornado_proxy.domain.identity import Secret
-from tornado_proxy.domain.oauth import IntrospectionEndpoint, KeySource, OAuthIssuer
 from tornado_proxy.issuers.client import IssuerClient, make_issuer_clients
 from tornado_proxy.issuers.http_fetch import Fetch, Fetched, FetchError
 from tornado_proxy.issuers.key_cache import KeyCache, read_jwks_uri

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from tests.oauth.fake_issuer import DISCOVERY_PATH, FakeIssuer, Response, running_fake_issuer
+from tornado_proxy.domain.config.oauth import KeySource
 from tornado_proxy.domain.errors import IdentityProviderUnavailable, Overloaded
-from tornado_proxy.domain.oauth import KeySource
 from tornado_proxy.issuers import login_server
 from tornado_proxy.issuers.login_server import MAX_IN_FLIGHT, LoginEndpoints, LoginServer, read_endpoints
 

@@ -11,7 +11,7 @@ import pytest
 from tests.oauth.fake_issuer import running_fake_issuer
 from tests.oauth.tokens import rsa_key
 from tornado_proxy.auth.oauth.key_set import VerificationKey
-from tornado_proxy.domain.oauth import KeySource
+from tornado_proxy.domain.config.oauth import KeySource
 from tornado_proxy.issuers.key_cache import KeyCache
 
 DELAY_S = 3

@@ -23,8 +23,8 @@ from pathlib import Path
 
 from tests.harness import TIMEOUT_S
 from tests.ledger.sample_records import make_intent, make_record
+from tornado_proxy.domain.config.ledger_address import LedgerAddress, PostgresAddress
 from tornado_proxy.domain.errors import LedgerUnavailable
-from tornado_proxy.domain.ledger_address import LedgerAddress, PostgresAddress
 from tornado_proxy.domain.record import Outcome
 from tornado_proxy.ledger.backends import make_ledger
 from tornado_proxy.ledger.protocol import Ledger

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.ledger.sample_records import make_record
-from tornado_proxy.domain.ledger_address import LedgerAddress, PostgresAddress
+from tornado_proxy.domain.config.ledger_address import LedgerAddress, PostgresAddress
 from tornado_proxy.domain.record import RequestIntent, RequestRecord
 from tornado_proxy.ledger.backends import make_backend, make_ledger
 from tornado_proxy.ledger.protocol import Ledger

@@ -11,8 +11,8 @@ import pytest
 from tests.harness import ROOT
 from tests.ledger.conftest import LedgerUnderTest
 from tests.ledger.sample_records import make_intent
+from tornado_proxy.domain.config.ledger_address import PostgresAddress
 from tornado_proxy.domain.errors import LedgerUnavailable
-from tornado_proxy.domain.ledger_address import PostgresAddress
 from tornado_proxy.ledger.backends import make_backend
 from tornado_proxy.ledger.database import ReadTimeout
 from tornado_proxy.ledger.postgres.backend import PostgresBackend
@@ -50,7 +50,7 @@ def test_driver_is_imported_for_a_postgresql_address_only(tmp_path: Path) -> Non
 import sys
 from pathlib import Path
 from tornado_proxy.domain.errors import LedgerUnavailable
-from tornado_proxy.domain.ledger_address import PostgresAddress
+from tornado_proxy.domain.config.ledger_address import PostgresAddress
 from tornado_proxy.ledger.backends import make_backend
 
 sys.modules["psycopg"] = None  # its import fails

@@ -16,9 +16,9 @@ import pytest
 
 from tests.ledger.conftest import LedgerUnderTest, open_test_database
 from tests.ledger.sample_records import COST, START, make_intent, make_record
+from tornado_proxy.domain.config.ledger_address import PostgresAddress
 from tornado_proxy.domain.cost import Cost
 from tornado_proxy.domain.errors import LedgerUnavailable
-from tornado_proxy.domain.ledger_address import PostgresAddress
 from tornado_proxy.domain.record import RequestRecord, RetryFacts, Settlement
 from tornado_proxy.domain.usage import Basis
 from tornado_proxy.ledger.backends import make_backend

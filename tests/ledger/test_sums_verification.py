@@ -18,8 +18,8 @@ from tests.ledger.reports.test_rollup_query import add_to_sums, fill, make_rando
 from tests.ledger.sample_records import make_intent, make_record
 from tornado_proxy.cli import main
 from tornado_proxy.domain.attribution import Attribution
+from tornado_proxy.domain.config.ledger_address import PostgresAddress
 from tornado_proxy.domain.errors import LedgerUnavailable
-from tornado_proxy.domain.ledger_address import PostgresAddress
 from tornado_proxy.domain.usage import Basis
 from tornado_proxy.ledger.backends import make_backend
 from tornado_proxy.ledger.database import Database

@@ -20,7 +20,7 @@ import pytest
 from tests.harness import OTHER_PROJECT, PROJECT, ROOT
 from tests.ledger.conftest import LedgerUnderTest
 from tests.ledger.sample_records import COST
-from tornado_proxy.domain.ledger_address import PostgresAddress
+from tornado_proxy.domain.config.ledger_address import PostgresAddress
 from tornado_proxy.domain.record import Settlement
 from tornado_proxy.domain.usage import Basis
 from tornado_proxy.ledger.backends import make_backend

@@ -17,7 +17,7 @@ from msgspec import structs
 
 from tornado_proxy.config.bundled import conf_path
 from tornado_proxy.config.files import read_documents
-from tornado_proxy.domain.document import Document
+from tornado_proxy.domain.config.document import Document
 from tornado_proxy.domain.errors import ModelNotPriced
 from tornado_proxy.domain.identity import Caller
 from tornado_proxy.domain.record import Outcome, RequestIntent, RequestRecord

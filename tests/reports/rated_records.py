@@ -11,7 +11,7 @@ import yaml
 from msgspec.structs import asdict
 
 from tests.ledger.sample_records import make_intent, make_record
-from tornado_proxy.domain.document import Document
+from tornado_proxy.domain.config.document import Document
 from tornado_proxy.domain.record import RequestRecord
 from tornado_proxy.domain.terms import Terms
 from tornado_proxy.domain.usage import Basis, Meter, Quantity, UsageItem, UsageReport

@@ -7,7 +7,7 @@ from datetime import UTC, date, datetime
 import pytest
 
 from tests.reports.rated_records import PRICES, price_book, price_document
-from tornado_proxy.domain.errors import Fault
+from tornado_proxy.domain.config.fault import Fault
 from tornado_proxy.reports.coverage import (
     find_coverage_faults,
     find_ending_prices,

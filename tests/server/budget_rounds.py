@@ -40,7 +40,7 @@ from tests.server.test_budgets import (
     open_budgets_at,
 )
 from tornado_proxy.budgets.store import BudgetStore
-from tornado_proxy.domain.ledger_address import LedgerAddress, PostgresAddress
+from tornado_proxy.domain.config.ledger_address import LedgerAddress, PostgresAddress
 
 REQUESTS = 100
 

@@ -25,7 +25,7 @@ from tests.replay_provider import ProviderResponse, ReplayProvider
 from tests.server.realtime import connect_session, fetch_rejection, next_event, send_text, wait_closed, websocket_url
 from tornado_proxy.budgets.backends import open_store
 from tornado_proxy.budgets.store import BudgetStore
-from tornado_proxy.domain.ledger_address import LedgerAddress
+from tornado_proxy.domain.config.ledger_address import LedgerAddress
 from tornado_proxy.ledger.backends import make_backend
 from tornado_proxy.ledger.writer.process_locks import ProcessLocks
 from tornado_proxy.simulator import Simulator, running_simulator

@@ -27,7 +27,7 @@ from tests.harness import (
 from tests.replay_provider import ProviderResponse, ReplayProvider
 from tests.server.test_budgets import CHAT, ENDS, OFTEN, RESPONSE, is_any_open, open_budgets_at, post, project
 from tests.server.test_compressed_responses import compressed_response
-from tornado_proxy.domain.ledger_address import LedgerAddress, PostgresAddress
+from tornado_proxy.domain.config.ledger_address import LedgerAddress, PostgresAddress
 from tornado_proxy.domain.stop import StopTarget
 from tornado_proxy.ledger.backends import make_backend
 from tornado_proxy.state import stops

@@ -17,7 +17,7 @@ from tests.replay_provider import ProviderResponse, ReplayProvider
 from tests.server.test_budgets import CHAT, COST, OFTEN, RESPONSE, each_participant, open_budgets_at, post
 from tests.server.test_compressed_responses import compressed_response
 from tornado_proxy.budgets.store import BudgetStore, OpenReservation
-from tornado_proxy.domain.ledger_address import LedgerAddress, PostgresAddress
+from tornado_proxy.domain.config.ledger_address import LedgerAddress, PostgresAddress
 
 #: A server that counts records a minute later: it can hold nothing before it is killed.
 LATE: dict[str, float | list[float]] = {

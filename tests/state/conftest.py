@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tornado_proxy.domain.ledger_address import LedgerAddress, PostgresAddress
+from tornado_proxy.domain.config.ledger_address import LedgerAddress, PostgresAddress
 from tornado_proxy.ledger.backends import make_backend
 from tornado_proxy.state.store import StateStore
 

@@ -6,7 +6,7 @@ import sys
 from datetime import timedelta
 from pathlib import Path
 
-from tornado_proxy.domain.ledger_address import LedgerAddress, PostgresAddress
+from tornado_proxy.domain.config.ledger_address import LedgerAddress, PostgresAddress
 from tornado_proxy.ledger.backends import make_backend
 from tornado_proxy.state import access_keys
 from tornado_proxy.state.store import StateStore

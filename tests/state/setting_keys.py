@@ -6,9 +6,9 @@ import sys
 from itertools import count
 from pathlib import Path
 
+from tornado_proxy.domain.config.ledger_address import LedgerAddress, PostgresAddress
 from tornado_proxy.domain.identity import Secret
 from tornado_proxy.domain.key_ring import parse_key_ring
-from tornado_proxy.domain.ledger_address import LedgerAddress, PostgresAddress
 from tornado_proxy.ledger.backends import make_backend
 from tornado_proxy.state.provider_settings import NewSettings, SettingsEditor
 from tornado_proxy.state.store import StateStore

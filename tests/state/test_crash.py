@@ -11,8 +11,8 @@ from tests.forked_program import start_program
 from tests.harness import STATE_KEYS, TIMEOUT_S
 from tests.state.conftest import MakeStore
 from tornado_proxy.auth.token_cache import compute_digest
+from tornado_proxy.domain.config.ledger_address import LedgerAddress
 from tornado_proxy.domain.key_ring import parse_key_ring, place_key, place_url
-from tornado_proxy.domain.ledger_address import LedgerAddress
 from tornado_proxy.state import access_keys
 from tornado_proxy.state.key_settings import KeySettings
 

@@ -8,9 +8,9 @@ import pytest
 
 from tests.state.conftest import MakeStore
 from tornado_proxy.auth.token_cache import compute_digest
+from tornado_proxy.domain.config.ledger_address import LedgerAddress
 from tornado_proxy.domain.errors import BadRequest, NotFound
 from tornado_proxy.domain.identity import ModelPatterns
-from tornado_proxy.domain.ledger_address import LedgerAddress
 from tornado_proxy.domain.state import State
 from tornado_proxy.ledger.backends import make_ledger
 from tornado_proxy.ledger.database import StoreError

@@ -16,11 +16,11 @@ import msgspec
 
 from tornado_proxy.config.provider_sections import ENDPOINT_PATHS
 from tornado_proxy.config.settings import ProviderSettings
-from tornado_proxy.domain.base_url import find_base_url_fault
+from tornado_proxy.domain.config.base_url import find_base_url_fault
+from tornado_proxy.domain.config.loopback import is_secure_url
 from tornado_proxy.domain.errors import BadRequest, InvalidBody, NotFound, SettingsUnavailable
 from tornado_proxy.domain.identity import Secret
 from tornado_proxy.domain.key_ring import KeyRing, Subject
-from tornado_proxy.domain.loopback import is_secure_url
 from tornado_proxy.domain.state import StoredSettings
 from tornado_proxy.snapshot import Snapshot
 from tornado_proxy.state.guarded_changes import Changes

@@ -28,9 +28,9 @@ from tornado_proxy.auth.oauth.verifier import AccessTokenVerifier, IssuerClient
 from tornado_proxy.auth.participant import VerifiedToken
 from tornado_proxy.auth.token_cache import TokenCache, compute_digest
 from tornado_proxy.auth.validity import Validity
+from tornado_proxy.domain.config.oauth import ANY
 from tornado_proxy.domain.errors import NotAllowed, NotAuthenticated
 from tornado_proxy.domain.identity import ApiKey, Caller, OAuthUser, Project, SessionGrant
-from tornado_proxy.domain.oauth import ANY
 from tornado_proxy.domain.state import AccessKey
 
 #: The headers in which a request can state a project, or offer a token as a subprotocol.

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
-from tornado_proxy.domain.document import Document, list_children
-from tornado_proxy.domain.document import Path as DocumentPath
+from tornado_proxy.domain.config.document import Document, list_children
+from tornado_proxy.domain.config.document import Path as DocumentPath
 from tornado_proxy.domain.errors import ConfigError
 
 ROLES = ("user", "agent", "tool")

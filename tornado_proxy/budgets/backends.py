@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tornado_proxy.budgets.leases.slices import Slices
 from tornado_proxy.budgets.store import BudgetDatabases, BudgetStore
-from tornado_proxy.domain.ledger_address import LedgerAddress
+from tornado_proxy.domain.config.ledger_address import LedgerAddress
 from tornado_proxy.ledger.backends import make_backend
 from tornado_proxy.ledger.database import Database
 from tornado_proxy.ledger.sqlite.scratch_file import open_scratch_file

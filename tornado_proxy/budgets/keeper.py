@@ -37,8 +37,8 @@ from tornado_proxy.domain.budgets.rate_limits import RateUnit
 from tornado_proxy.domain.budgets.refusal import Refusal
 from tornado_proxy.domain.budgets.reservation import Reservation
 from tornado_proxy.domain.budgets.warning import BudgetWarning
+from tornado_proxy.domain.config.ledger_address import LedgerAddress
 from tornado_proxy.domain.errors import LedgerUnavailable
-from tornado_proxy.domain.ledger_address import LedgerAddress
 from tornado_proxy.ledger.database import StoreError
 from tornado_proxy.ledger.writer.committed_records import CommittedRecords
 from tornado_proxy.ledger.writer.process_locks import ProcessLocks

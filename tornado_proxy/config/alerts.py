@@ -10,8 +10,8 @@ from urllib.parse import urlsplit
 from tornado_proxy.config.findings import Findings
 from tornado_proxy.config.secrets import Secrets, read_secrets
 from tornado_proxy.domain.alert import CHOSEN_TYPES, AlertType
-from tornado_proxy.domain.document import Document, read_section
-from tornado_proxy.domain.document import Path as DocumentPath
+from tornado_proxy.domain.config.document import Document, read_section
+from tornado_proxy.domain.config.document import Path as DocumentPath
 from tornado_proxy.domain.identity import Secret
 from tornado_proxy.webhooks.signature import check_secret
 

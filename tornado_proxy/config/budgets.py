@@ -13,8 +13,8 @@ from tornado_proxy.domain.budgets.brake import BrakeLimits
 from tornado_proxy.domain.budgets.budget import Budget
 from tornado_proxy.domain.budgets.counter import Amount, CounterKind, Period, Scope
 from tornado_proxy.domain.budgets.rate_limits import ProjectLimits, RateUnit, UnitLimits
-from tornado_proxy.domain.document import Document, read_section
-from tornado_proxy.domain.document import Path as DocumentPath
+from tornado_proxy.domain.config.document import Document, read_section
+from tornado_proxy.domain.config.document import Path as DocumentPath
 
 #: Calls of tools at the provider that count for a request without a limit, if the configuration sets none.
 DEFAULT_TOOL_CALLS = 10

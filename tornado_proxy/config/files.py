@@ -15,9 +15,10 @@ from typing import TypeAlias, TypeVar
 
 import yaml
 
-from tornado_proxy.domain.document import Document
-from tornado_proxy.domain.document import Path as DocumentPath
-from tornado_proxy.domain.errors import ConfigError, Fault
+from tornado_proxy.domain.config.document import Document
+from tornado_proxy.domain.config.document import Path as DocumentPath
+from tornado_proxy.domain.config.fault import Fault
+from tornado_proxy.domain.errors import ConfigError
 from tornado_proxy.domain.units import MIB
 
 #: Bytes of one file; the largest price file has about 150 KB.

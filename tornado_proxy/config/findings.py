@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from tornado_proxy.domain.document import Document, Path, format_path
-from tornado_proxy.domain.errors import Fault
+from tornado_proxy.domain.config.document import Document, Path, format_path
+from tornado_proxy.domain.config.fault import Fault
 
 
 @dataclass(slots=True)

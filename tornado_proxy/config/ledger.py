@@ -8,9 +8,9 @@ from pathlib import Path
 from tornado_proxy.config.files import resolve_folder
 from tornado_proxy.config.findings import Findings
 from tornado_proxy.config.secrets import read_secrets
-from tornado_proxy.domain.document import Document, read_section
+from tornado_proxy.domain.config.document import Document, read_section
+from tornado_proxy.domain.config.ledger_address import LedgerAddress, PostgresAddress
 from tornado_proxy.domain.identity import Secret
-from tornado_proxy.domain.ledger_address import LedgerAddress, PostgresAddress
 
 DEFAULT_URL = "sqlite:///ledger.db"
 _DEFAULT_JOURNAL = "ledger-journal"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tornado_proxy.config.files import find_read_error, resolve_folder
 from tornado_proxy.config.findings import Findings
-from tornado_proxy.domain.document import Document, read_section
+from tornado_proxy.domain.config.document import Document, read_section
 
 _PATH = ("listen", "tls")
 

@@ -20,9 +20,10 @@ from tornado_proxy.config.servers import check_servers, read_admin_token, read_p
 from tornado_proxy.config.settings import Settings, StateSettings, make_settings
 from tornado_proxy.config.state import read_key_ring
 from tornado_proxy.config.validation import check
-from tornado_proxy.domain.document import Document, read_section
-from tornado_proxy.domain.document import Path as DocumentPath
-from tornado_proxy.domain.errors import ConfigError, Fault
+from tornado_proxy.domain.config.document import Document, read_section
+from tornado_proxy.domain.config.document import Path as DocumentPath
+from tornado_proxy.domain.config.fault import Fault
+from tornado_proxy.domain.errors import ConfigError
 from tornado_proxy.domain.identity import Project
 
 _Read = TypeVar("_Read")

@@ -10,10 +10,10 @@ from urllib.parse import urlsplit
 from tornado_proxy.config.files import find_read_error, resolve_folder
 from tornado_proxy.config.findings import Findings
 from tornado_proxy.config.secrets import Secrets, read_secrets
-from tornado_proxy.domain.document import Document
-from tornado_proxy.domain.document import Path as DocumentPath
-from tornado_proxy.domain.loopback import is_secure_url
-from tornado_proxy.domain.oauth import (
+from tornado_proxy.domain.config.document import Document
+from tornado_proxy.domain.config.document import Path as DocumentPath
+from tornado_proxy.domain.config.loopback import is_secure_url
+from tornado_proxy.domain.config.oauth import (
     ANY,
     DEFAULT_MAX_STALE_S,
     DEFAULT_SCOPE,

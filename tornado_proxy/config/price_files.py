@@ -12,8 +12,9 @@ from pathlib import Path
 
 from tornado_proxy.config.files import parse_document, read_files, read_text
 from tornado_proxy.config.validation import check
-from tornado_proxy.domain.document import Document
-from tornado_proxy.domain.errors import ConfigError, Fault
+from tornado_proxy.domain.config.document import Document
+from tornado_proxy.domain.config.fault import Fault
+from tornado_proxy.domain.errors import ConfigError
 
 #: Files that are kept: those of one configuration, before and after a change.
 _MAX_KEPT_FILES = 8

@@ -15,9 +15,9 @@ from tornado_proxy.config.provider_sections import (
 )
 from tornado_proxy.config.secrets import Secrets, read_secrets
 from tornado_proxy.domain.attribution import DEFAULT_END_USER_HEADER, AttributionRules, EndUserSource, StatedField
-from tornado_proxy.domain.base_url import normalize_base_url
-from tornado_proxy.domain.document import Document
-from tornado_proxy.domain.document import Path as DocumentPath
+from tornado_proxy.domain.config.base_url import normalize_base_url
+from tornado_proxy.domain.config.document import Document
+from tornado_proxy.domain.config.document import Path as DocumentPath
 from tornado_proxy.domain.identity import ApiKey, Member, ModelPatterns, Project, ProjectProvider
 
 #: Other names of permissions.

@@ -11,10 +11,10 @@ from typing import Any
 from tornado_proxy.config.files import find_read_error, resolve_folder
 from tornado_proxy.config.findings import Findings
 from tornado_proxy.config.secrets import Secrets
-from tornado_proxy.domain.base_url import find_base_url_fault
+from tornado_proxy.domain.config.base_url import find_base_url_fault
+from tornado_proxy.domain.config.document import Document
+from tornado_proxy.domain.config.document import Path as DocumentPath
 from tornado_proxy.domain.cost import NO_DISCOUNT, Discount
-from tornado_proxy.domain.document import Document
-from tornado_proxy.domain.document import Path as DocumentPath
 from tornado_proxy.domain.identity import ProviderKey
 from tornado_proxy.providers.registry import PROVIDERS
 

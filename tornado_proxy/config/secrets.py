@@ -13,8 +13,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from tornado_proxy.config.findings import Findings
-from tornado_proxy.domain.document import Document, list_children
-from tornado_proxy.domain.document import Path as DocumentPath
+from tornado_proxy.domain.config.document import Document, list_children
+from tornado_proxy.domain.config.document import Path as DocumentPath
 from tornado_proxy.domain.identity import Secret
 
 #: Bytes of a secret file; keys have about 200.

@@ -17,9 +17,9 @@ from tornado_proxy.config.provider_sections import (
 )
 from tornado_proxy.config.secrets import read_secrets
 from tornado_proxy.config.settings import ADMIN_PORT, CLIENT_PORT, DEFAULT_HOST, ProviderSettings
-from tornado_proxy.domain.base_url import normalize_base_url
-from tornado_proxy.domain.document import Document, read_section
-from tornado_proxy.domain.document import Path as DocumentPath
+from tornado_proxy.domain.config.base_url import normalize_base_url
+from tornado_proxy.domain.config.document import Document, read_section
+from tornado_proxy.domain.config.document import Path as DocumentPath
 from tornado_proxy.domain.identity import Secret
 from tornado_proxy.wire.headers import HOP_BY_HOP, PRIVATE
 from tornado_proxy.wire.host_header import parse_host

@@ -15,11 +15,11 @@ from tornado_proxy.config.alerts import AlertSettings
 from tornado_proxy.config.budgets import BudgetSettings
 from tornado_proxy.config.ledger import ledger_address
 from tornado_proxy.config.listen_tls import TlsFiles, read_tls_files
-from tornado_proxy.domain.document import read_section
+from tornado_proxy.domain.config.document import read_section
+from tornado_proxy.domain.config.ledger_address import LedgerAddress
+from tornado_proxy.domain.config.oauth import OAuthIssuer
 from tornado_proxy.domain.identity import ProviderKey, Secret
 from tornado_proxy.domain.key_ring import KeyRing
-from tornado_proxy.domain.ledger_address import LedgerAddress
-from tornado_proxy.domain.oauth import OAuthIssuer
 from tornado_proxy.wire.host_header import normalize_host_name
 
 # The schema repeats the defaults of this file; tests/config/test_settings.py compares them.

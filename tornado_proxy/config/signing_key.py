@@ -7,7 +7,7 @@ from typing import Any
 
 from tornado_proxy.config.findings import Findings
 from tornado_proxy.config.secrets import read_secrets
-from tornado_proxy.domain.document import Document
+from tornado_proxy.domain.config.document import Document
 from tornado_proxy.domain.errors import ConfigError
 from tornado_proxy.domain.identity import ApiKey
 

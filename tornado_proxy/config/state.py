@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tornado_proxy.config.findings import Findings
 from tornado_proxy.config.secrets import read_secrets
-from tornado_proxy.domain.document import Document
+from tornado_proxy.domain.config.document import Document
 from tornado_proxy.domain.key_ring import KeyRing, parse_key_ring
 
 _PATH = ("state", "keys")

@@ -25,9 +25,9 @@ from jsonschema.exceptions import ValidationError
 
 from tornado_proxy.config.bundled import schema
 from tornado_proxy.config.secrets import is_in_reference
-from tornado_proxy.domain.document import Document
-from tornado_proxy.domain.document import Path as DocumentPath
-from tornado_proxy.domain.errors import Fault
+from tornado_proxy.domain.config.document import Document
+from tornado_proxy.domain.config.document import Path as DocumentPath
+from tornado_proxy.domain.config.fault import Fault
 from tornado_proxy.domain.text import count_noun
 from tornado_proxy.providers.registry import PROVIDERS, list_priced_paths
 

@@ -25,8 +25,8 @@ from tornado_proxy.api.accounts.login import make_authorization, make_token_form
 from tornado_proxy.auth.oauth.claims import VerifiedUser
 from tornado_proxy.dashboard.sign_in import SessionHandler
 from tornado_proxy.dashboard.viewer import find_viewer
+from tornado_proxy.domain.config.oauth import LoginClient
 from tornado_proxy.domain.errors import NotAuthenticated, NotFound
-from tornado_proxy.domain.oauth import LoginClient
 from tornado_proxy.issuers.login_server import LoginServer, TokenResponse
 from tornado_proxy.snapshot import Snapshot
 from tornado_proxy.state.dashboard_session_table import UserIdentity

@@ -1,1 +1,1 @@
-"""The words of the program: frozen values that every other room speaks in.  No I/O, no provider names."""
+"""Frozen values that all other packages use, and all errors.  No I/O, no provider names."""

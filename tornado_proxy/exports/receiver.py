@@ -15,8 +15,8 @@ from datetime import UTC, datetime
 from urllib.parse import urlsplit
 
 import tornado_proxy
+from tornado_proxy.domain.config.loopback import is_secure_url
 from tornado_proxy.domain.identity import Secret
-from tornado_proxy.domain.loopback import is_secure_url
 from tornado_proxy.exports.events import CONTENT_TYPE, Event
 from tornado_proxy.webhooks.signature import sign_message
 

@@ -8,7 +8,7 @@ from datetime import datetime
 
 from tornado_proxy.auth.oauth.claims import VerifiedUser
 from tornado_proxy.auth.oauth.key_set import VerificationKey
-from tornado_proxy.domain.oauth import OAuthIssuer
+from tornado_proxy.domain.config.oauth import OAuthIssuer
 from tornado_proxy.issuers.introspection_cache import IntrospectionCache
 from tornado_proxy.issuers.key_cache import KeyCache
 from tornado_proxy.issuers.login_server import LoginServer

@@ -16,7 +16,7 @@ from tornado.httpclient import HTTPClientError, HTTPRequest
 from tornado.httputil import HTTPHeaders
 from tornado.simple_httpclient import SimpleAsyncHTTPClient
 
-from tornado_proxy.domain.loopback import is_secure_url
+from tornado_proxy.domain.config.loopback import is_secure_url
 from tornado_proxy.domain.units import MIB
 
 #: Seconds until a whole response must have arrived.

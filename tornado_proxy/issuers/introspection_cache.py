@@ -20,8 +20,8 @@ from urllib.parse import quote, urlencode
 from tornado_proxy import tasks
 from tornado_proxy.auth.oauth.claims import VerifiedUser, check_time
 from tornado_proxy.auth.oauth.introspection import read_introspection
+from tornado_proxy.domain.config.oauth import IntrospectionEndpoint, OAuthIssuer
 from tornado_proxy.domain.errors import IdentityProviderUnavailable, NotAuthenticated, RequestError
-from tornado_proxy.domain.oauth import IntrospectionEndpoint, OAuthIssuer
 from tornado_proxy.issuers.http_fetch import Fetch, Fetcher, FetchError, fetch
 from tornado_proxy.observability import metrics
 

@@ -20,9 +20,9 @@ from typing import NoReturn, TypeVar
 from tornado_proxy import tasks
 from tornado_proxy.auth.oauth.key_set import KeySet, VerificationKey, parse_key_set
 from tornado_proxy.auth.unverified_token import read_json_object
+from tornado_proxy.domain.config.loopback import is_loopback_url, is_secure_url
+from tornado_proxy.domain.config.oauth import KeySource
 from tornado_proxy.domain.errors import IdentityProviderUnavailable, NotAuthenticated
-from tornado_proxy.domain.loopback import is_loopback_url, is_secure_url
-from tornado_proxy.domain.oauth import KeySource
 from tornado_proxy.issuers.http_fetch import Fetch, Fetched, Fetcher, FetchError, fetch
 from tornado_proxy.observability import metrics
 

@@ -15,9 +15,9 @@ from urllib.parse import urlencode
 
 from tornado_proxy import tasks
 from tornado_proxy.auth.unverified_token import read_json_object
+from tornado_proxy.domain.config.loopback import is_secure_url
+from tornado_proxy.domain.config.oauth import KeySource
 from tornado_proxy.domain.errors import IdentityProviderUnavailable, Overloaded
-from tornado_proxy.domain.loopback import is_secure_url
-from tornado_proxy.domain.oauth import KeySource
 from tornado_proxy.issuers.http_fetch import Fetch, Fetcher, FetchError, fetch
 from tornado_proxy.issuers.key_cache import DISCOVERY_PATH
 from tornado_proxy.observability import metrics

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from tornado_proxy.domain.config.ledger_address import LedgerAddress
 from tornado_proxy.domain.errors import LedgerUnavailable
-from tornado_proxy.domain.ledger_address import LedgerAddress
 from tornado_proxy.ledger.database import Backend
 from tornado_proxy.ledger.sqlite.backend import SqliteBackend
 from tornado_proxy.ledger.writer.group_commit import DEFAULT_TIMEOUTS, GroupCommitLedger, LedgerTimeouts

@@ -13,8 +13,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import date, datetime, timedelta
 from typing import Any
 
-from tornado_proxy.domain.document import Document
-from tornado_proxy.domain.errors import CallerError, Fault
+from tornado_proxy.domain.config.document import Document
+from tornado_proxy.domain.config.fault import Fault
+from tornado_proxy.domain.errors import CallerError
 from tornado_proxy.domain.terms import DEFAULT_TERMS, Terms
 from tornado_proxy.domain.usage import Meter
 from tornado_proxy.pricing.book.price import Conditions, ModelPrice, PriceCard

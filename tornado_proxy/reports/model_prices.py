@@ -8,7 +8,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
-from tornado_proxy.domain.document import Document
+from tornado_proxy.domain.config.document import Document
 from tornado_proxy.domain.terms import DEFAULT_TERMS
 from tornado_proxy.domain.usage import Meter
 from tornado_proxy.ledger.rows import format_decimal

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from tornado_proxy.domain.config.ledger_address import LedgerAddress, PostgresAddress
 from tornado_proxy.domain.identity import Secret
-from tornado_proxy.domain.ledger_address import LedgerAddress, PostgresAddress
 
 
 def make_setup(address: LedgerAddress, endpoint: str) -> dict[str, Any]:

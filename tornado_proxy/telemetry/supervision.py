@@ -13,8 +13,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from tornado_proxy import tasks
-from tornado_proxy.domain.errors import ConfigError, Fault
-from tornado_proxy.domain.ledger_address import LedgerAddress
+from tornado_proxy.domain.config.fault import Fault
+from tornado_proxy.domain.config.ledger_address import LedgerAddress
+from tornado_proxy.domain.errors import ConfigError
 from tornado_proxy.observability import metrics
 from tornado_proxy.telemetry.setup import make_setup
 

@@ -17,9 +17,9 @@ from tornado_proxy.auth.oauth import access_token
 from tornado_proxy.auth.oauth.claims import VerifiedUser
 from tornado_proxy.auth.oauth.key_set import parse_key_set
 from tornado_proxy.auth.unverified_token import read_unverified
+from tornado_proxy.domain.config.oauth import KeySource, OAuthIssuer
 from tornado_proxy.domain.errors import InsufficientScope, NotAuthenticated
 from tornado_proxy.domain.identity import OAuthUser
-from tornado_proxy.domain.oauth import KeySource, OAuthIssuer
 
 ISSUER_URL = "https://id.example.com"
 ISSUER = OAuthIssuer(KeySource(ISSUER_URL), AUDIENCE, frozenset({CLIENT, "studio"}))

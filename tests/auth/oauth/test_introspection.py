@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from tornado_proxy.auth.oauth.introspection import is_opaque, read_introspection
+from tornado_proxy.domain.config.oauth import KeySource, OAuthIssuer
 from tornado_proxy.domain.errors import InsufficientScope, NotAuthenticated, RequestError
 from tornado_proxy.domain.identity import OAuthUser
-from tornado_proxy.domain.oauth import KeySource, OAuthIssuer
 
 ISSUER = OAuthIssuer(KeySource("https://id.example.com"), "llm-proxy", frozenset({"cli"}))
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)

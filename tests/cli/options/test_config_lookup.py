@@ -9,9 +9,9 @@ import pytest
 import yaml
 
 from tornado_proxy.cli.options.config_lookup import find_ledger
+from tornado_proxy.domain.config.ledger_address import PostgresAddress
 from tornado_proxy.domain.errors import ConfigError
 from tornado_proxy.domain.identity import Secret
-from tornado_proxy.domain.ledger_address import PostgresAddress
 
 
 def config(folder: Path, **ledger: object) -> Path:

@@ -24,6 +24,7 @@ from tests.oauth.tokens import claims_of, rsa_key, sign
 from tests.providers.reading import read_frame
 from tornado_proxy.auth.authenticator import Authenticator
 from tornado_proxy.auth.oauth.key_set import VerificationKey
+from tornado_proxy.domain.config.oauth import KeySource, OAuthIssuer
 from tornado_proxy.domain.errors import (
     BadRequest,
     IdentityProviderUnavailable,
@@ -36,7 +37,6 @@ from tornado_proxy.domain.errors import (
     ServiceError,
 )
 from tornado_proxy.domain.identity import Member, ModelPatterns, Project
-from tornado_proxy.domain.oauth import KeySource, OAuthIssuer
 from tornado_proxy.gateway.admission.admitted import AdmittedSession
 from tornado_proxy.providers.contract import WebSocketEndpoint
 from tornado_proxy.snapshot import Snapshot

@@ -18,8 +18,8 @@ from tests.harness import wait_until
 from tests.ledger.archives.test_archives import archive, write_and_close
 from tests.ledger.conftest import LedgerUnderTest, open_ledger, open_test_database
 from tests.ledger.sample_records import make_intent, make_record
+from tornado_proxy.domain.config.ledger_address import PostgresAddress
 from tornado_proxy.domain.container import ContainerPrice, ContainerTime, PricedUse
-from tornado_proxy.domain.ledger_address import PostgresAddress
 from tornado_proxy.ledger.archives.pruning import Pruned, prune_records
 from tornado_proxy.ledger.backends import make_backend
 from tornado_proxy.ledger.pruned_requests import add_pruned, guard_pruned, is_pruned

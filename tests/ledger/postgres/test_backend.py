@@ -18,9 +18,9 @@ from tests.harness import wait_until
 from tests.ledger.conftest import LedgerUnderTest
 from tests.ledger.sample_records import make_intent, make_record
 from tests.postgres_server import PostgresServer, running_postgres
+from tornado_proxy.domain.config.ledger_address import PostgresAddress
 from tornado_proxy.domain.errors import LedgerUnavailable
 from tornado_proxy.domain.identity import Secret
-from tornado_proxy.domain.ledger_address import PostgresAddress
 from tornado_proxy.ledger.backends import make_backend, make_ledger
 from tornado_proxy.ledger.changes import find_end
 from tornado_proxy.ledger.protocol import Ledger

@@ -10,7 +10,7 @@ import psycopg
 import pytest
 
 from tests.harness import TIMEOUT_S, wait_until
-from tornado_proxy.domain.ledger_address import PostgresAddress
+from tornado_proxy.domain.config.ledger_address import PostgresAddress
 from tornado_proxy.ledger.postgres.database import PostgresDatabase, describe, use_driver_placeholders
 
 URL = "postgresql://proxy@db/ledger"

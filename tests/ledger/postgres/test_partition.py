@@ -13,7 +13,7 @@ from tests.harness import ROOT
 from tests.ledger.conftest import LedgerUnderTest
 from tests.ledger.sample_records import make_intent
 from tests.postgres_server import PostgresServer
-from tornado_proxy.domain.ledger_address import PostgresAddress
+from tornado_proxy.domain.config.ledger_address import PostgresAddress
 from tornado_proxy.domain.record import RequestIntent
 from tornado_proxy.ledger.archives.archiving import archive_records
 from tornado_proxy.ledger.archives.pruning import prune_records

@@ -6,7 +6,7 @@ import contextlib
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-from tornado_proxy.domain.ledger_address import PostgresAddress
+from tornado_proxy.domain.config.ledger_address import PostgresAddress
 from tornado_proxy.ledger.postgres.database import PostgresDatabase
 from tornado_proxy.ledger.postgres.process_locks import PostgresProcessLocks
 

@@ -16,7 +16,7 @@ from msgspec.structs import replace
 from tests.providers.recorded import FOLDER, exchange, response_body
 from tornado_proxy.config.bundled import conf_path
 from tornado_proxy.config.files import read_documents
-from tornado_proxy.domain.document import Document
+from tornado_proxy.domain.config.document import Document
 from tornado_proxy.domain.errors import RequestError
 from tornado_proxy.domain.request import RequestFacts, Spend, WorkLimits
 from tornado_proxy.domain.usage import Basis, Meter, Quantity, UsageItem, UsageReport

@@ -12,8 +12,8 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tornado_proxy.domain.config.document import Document
 from tornado_proxy.domain.cost import Cost
-from tornado_proxy.domain.document import Document
 from tornado_proxy.domain.errors import ConfigError, ModelNotPriced
 from tornado_proxy.domain.request import Spend
 from tornado_proxy.domain.terms import Terms

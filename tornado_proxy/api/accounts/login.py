@@ -17,8 +17,8 @@ from urllib.parse import parse_qsl, urlencode
 
 from tornado_proxy import __version__
 from tornado_proxy.api.accounts.base_handler import AccountsHandler
+from tornado_proxy.domain.config.oauth import LoginClient
 from tornado_proxy.domain.errors import BadRequest, NotFound, RequestError, ServiceError
-from tornado_proxy.domain.oauth import LoginClient
 from tornado_proxy.gateway.http.public_url import own_root
 from tornado_proxy.issuers.client import IssuerClient
 from tornado_proxy.issuers.login_server import LoginServer

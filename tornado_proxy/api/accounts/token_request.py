@@ -10,7 +10,7 @@ import msgspec
 
 from tornado_proxy.api.accounts.callers import ProjectMember
 from tornado_proxy.auth.token_spec import TokenSpec, read_spec
-from tornado_proxy.domain.document import Document
+from tornado_proxy.domain.config.document import Document
 from tornado_proxy.domain.errors import ConfigError, InvalidBody, NotAllowed
 
 #: Characters of a participant and of a room.

@@ -17,8 +17,8 @@ from tornado_proxy.auth.oauth.claims import VerifiedUser, check_audience, check_
 from tornado_proxy.auth.oauth.key_set import KEY_TYPES, VerificationKey
 from tornado_proxy.auth.unverified_token import UnverifiedToken
 from tornado_proxy.auth.validity import read_validity
+from tornado_proxy.domain.config.oauth import OAuthIssuer
 from tornado_proxy.domain.errors import NotAuthenticated
-from tornado_proxy.domain.oauth import OAuthIssuer
 
 #: The accepted values of `typ` in the header, in lower case: media types ignore case (RFC 9068 section 4).
 _TYPES = frozenset({"at+jwt", "application/at+jwt", "jwt"})

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from tornado_proxy.auth.validity import Validity
+from tornado_proxy.domain.config.oauth import ANY, OAuthIssuer
 from tornado_proxy.domain.errors import InsufficientScope, NotAuthenticated
 from tornado_proxy.domain.identity import OAuthUser
-from tornado_proxy.domain.oauth import ANY, OAuthIssuer
 
 #: How far the clocks of an issuer and of this server may differ.
 LEEWAY = timedelta(seconds=30)

@@ -8,8 +8,8 @@ from datetime import datetime
 from tornado_proxy.auth.oauth.claims import VerifiedUser, check_audience, check_time, read_user
 from tornado_proxy.auth.unverified_token import MAX_TOKEN_CHARACTERS, read_json_object
 from tornado_proxy.auth.validity import read_validity
+from tornado_proxy.domain.config.oauth import OAuthIssuer
 from tornado_proxy.domain.errors import NotAuthenticated
-from tornado_proxy.domain.oauth import OAuthIssuer
 
 #: A token that is no JWT (RFC 6750 section 2.1, without the dot).
 _OPAQUE_TOKEN = re.compile(r"[A-Za-z0-9\-_~+/]+=*")

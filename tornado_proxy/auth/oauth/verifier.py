@@ -13,8 +13,8 @@ from tornado_proxy.auth.oauth.introspection import is_opaque
 from tornado_proxy.auth.oauth.key_set import VerificationKey
 from tornado_proxy.auth.token_cache import TokenCache
 from tornado_proxy.auth.unverified_token import UnverifiedToken, read_unverified
+from tornado_proxy.domain.config.oauth import OAuthIssuer
 from tornado_proxy.domain.errors import NotAuthenticated
-from tornado_proxy.domain.oauth import OAuthIssuer
 
 
 class IssuerClient(Protocol):

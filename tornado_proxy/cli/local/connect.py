@@ -24,7 +24,7 @@ from tornado_proxy.config.loading import read_project_documents
 from tornado_proxy.config.secrets import list_variables
 from tornado_proxy.config.settings import CLIENT_PORT, DEFAULT_HOST
 from tornado_proxy.config.signing_key import find_signing_key
-from tornado_proxy.domain.document import read_section
+from tornado_proxy.domain.config.document import read_section
 from tornado_proxy.domain.errors import CallerError
 from tornado_proxy.local.child import NOT_EXECUTABLE, NOT_FOUND
 from tornado_proxy.local.environment import make_child_environment, sdk_variables

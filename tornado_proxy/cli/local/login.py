@@ -9,8 +9,8 @@ from typing import TypeVar
 
 import click
 
+from tornado_proxy.domain.config.loopback import is_secure_url
 from tornado_proxy.domain.errors import RequestError
-from tornado_proxy.domain.loopback import is_secure_url
 from tornado_proxy.issuers.http_fetch import FetchError
 from tornado_proxy.local.folders import make_state_folder
 from tornado_proxy.local.session.code_login import open_system_browser

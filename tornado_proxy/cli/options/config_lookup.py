@@ -20,9 +20,9 @@ from tornado_proxy.config.findings import Findings
 from tornado_proxy.config.ledger import ledger_address, read_ledger_password
 from tornado_proxy.config.price_files import list_valid_documents, read_price_files
 from tornado_proxy.config.validation import check
-from tornado_proxy.domain.document import Document, list_children, read_section
+from tornado_proxy.domain.config.document import Document, list_children, read_section
+from tornado_proxy.domain.config.ledger_address import LedgerAddress
 from tornado_proxy.domain.errors import ConfigError, LedgerUnavailable
-from tornado_proxy.domain.ledger_address import LedgerAddress
 from tornado_proxy.local.folders import LEDGER_FILE, find_state_folder
 from tornado_proxy.pricing.book.price_book import PriceBook
 

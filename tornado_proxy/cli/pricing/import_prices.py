@@ -21,7 +21,7 @@ from tornado_proxy.cli.options.config_lookup import (
 from tornado_proxy.cli.pricing.diff import print_differences
 from tornado_proxy.cli.pricing.price_lists import FILE, MODELS, ONLY, compare_with
 from tornado_proxy.config.price_files import PriceFile, check_price_file, list_valid_documents
-from tornado_proxy.domain.document import Document
+from tornado_proxy.domain.config.document import Document
 from tornado_proxy.pricing.book.price_book import PriceBook
 from tornado_proxy.pricing.lists.import_plan import ImportOptions, ImportPlan, plan_import
 from tornado_proxy.pricing.lists.price_edits import NotEditable, apply_edits

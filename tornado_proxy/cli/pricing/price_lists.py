@@ -13,7 +13,7 @@ import click
 
 from tornado_proxy.cli.options.config_lookup import find_prices, named_config, read_prices
 from tornado_proxy.config.files import read_document
-from tornado_proxy.domain.document import Document
+from tornado_proxy.domain.config.document import Document
 from tornado_proxy.domain.units import MIB
 from tornado_proxy.pricing.book.price_book import PriceBook
 from tornado_proxy.pricing.lists.comparison import ComparedPrice, Finding, compare, select

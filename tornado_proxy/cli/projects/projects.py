@@ -16,7 +16,7 @@ from tornado_proxy.cli.projects.project_list import CONFIG, list_projects, show_
 from tornado_proxy.cli.projects.secret_files import write_secret
 from tornado_proxy.config.files import read_document, resolve_folder
 from tornado_proxy.config.validation import check
-from tornado_proxy.domain.document import Document, list_children
+from tornado_proxy.domain.config.document import Document, list_children
 from tornado_proxy.domain.errors import ConfigError
 from tornado_proxy.domain.identity import ApiKey
 

@@ -25,8 +25,8 @@ from tornado_proxy.domain.budgets.brake import BrakeLimits
 from tornado_proxy.domain.budgets.budget import Budget
 from tornado_proxy.domain.budgets.budget_limits import BudgetLimits
 from tornado_proxy.domain.budgets.counter import CounterPlan
+from tornado_proxy.domain.config.ledger_address import LedgerAddress
 from tornado_proxy.domain.errors import CallerError, ConfigError
-from tornado_proxy.domain.ledger_address import LedgerAddress
 from tornado_proxy.ledger.backends import make_backend
 from tornado_proxy.ledger.database import StoreError
 from tornado_proxy.ledger.writer.process_locks import ProcessLocks

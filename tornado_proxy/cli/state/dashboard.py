@@ -14,7 +14,7 @@ from tornado_proxy.cli.state.actor import find_actor
 from tornado_proxy.cli.state.state_store import open_state_store
 from tornado_proxy.config.files import read_document
 from tornado_proxy.config.settings import ADMIN_PORT, CLIENT_PORT, DEFAULT_HOST
-from tornado_proxy.domain.document import read_section
+from tornado_proxy.domain.config.document import read_section
 from tornado_proxy.state.dashboard_session_table import Identity, OperatorIdentity, ProjectIdentity
 from tornado_proxy.state.dashboard_sessions import end_all_sessions, make_link
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 
-from tornado_proxy.domain.ledger_address import PostgresAddress
+from tornado_proxy.domain.config.ledger_address import PostgresAddress
 from tornado_proxy.ledger.database import Database, Read
 from tornado_proxy.ledger.dialect import POSTGRES
 from tornado_proxy.ledger.postgres.database import PostgresDatabase

@@ -11,7 +11,7 @@ import msgspec
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
-from tornado_proxy.domain.ledger_address import PostgresAddress
+from tornado_proxy.domain.config.ledger_address import PostgresAddress
 from tornado_proxy.ledger.database import StoreError
 from tornado_proxy.ledger.dialect import BoundStatement, Insert, Values
 

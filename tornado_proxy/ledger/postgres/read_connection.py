@@ -8,8 +8,8 @@ from typing import Any
 
 import psycopg
 
+from tornado_proxy.domain.config.ledger_address import PostgresAddress
 from tornado_proxy.domain.errors import LedgerUnavailable
-from tornado_proxy.domain.ledger_address import PostgresAddress
 from tornado_proxy.ledger.database import Read, ReadTimeout
 from tornado_proxy.ledger.postgres.database import connect, describe, use_driver_placeholders
 

@@ -8,9 +8,9 @@ from datetime import UTC, datetime, timedelta
 from urllib.parse import urlencode
 
 from tornado_proxy.auth.unverified_token import read_json_object, read_unverified
+from tornado_proxy.domain.config.loopback import is_secure_url
 from tornado_proxy.domain.errors import NotAuthenticated
 from tornado_proxy.domain.identity import Secret
-from tornado_proxy.domain.loopback import is_secure_url
 from tornado_proxy.issuers.http_fetch import Fetch, FetchError, fetch
 from tornado_proxy.local.session.session import Client, Endpoints, Tokens
 

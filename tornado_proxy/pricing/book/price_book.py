@@ -20,10 +20,11 @@ from operator import attrgetter
 import msgspec
 from msgspec.structs import replace
 
+from tornado_proxy.domain.config.document import Document
+from tornado_proxy.domain.config.fault import Fault
 from tornado_proxy.domain.container import PricedUse
 from tornado_proxy.domain.cost import NO_DISCOUNT, ZERO, BillRates, Cost, Discount
-from tornado_proxy.domain.document import Document
-from tornado_proxy.domain.errors import ConfigError, Fault, ModelNotPriced
+from tornado_proxy.domain.errors import ConfigError, ModelNotPriced
 from tornado_proxy.domain.request import Spend
 from tornado_proxy.domain.terms import DEFAULT_TERMS, NAMED_TERMS, Terms
 from tornado_proxy.domain.usage import CACHE_WRITE_METERS, Basis, Meter, UsageItem, UsageReport

@@ -10,8 +10,8 @@ from decimal import Decimal
 from itertools import combinations
 from typing import Any
 
-from tornado_proxy.domain.document import Document, Path
-from tornado_proxy.domain.errors import Fault
+from tornado_proxy.domain.config.document import Document, Path
+from tornado_proxy.domain.config.fault import Fault
 from tornado_proxy.domain.usage import Meter
 from tornado_proxy.pricing.book.price import Conditions, ModelPrice, Modifier, PriceCard, TokenLimits
 from tornado_proxy.pricing.book.refusals import RefusalRule

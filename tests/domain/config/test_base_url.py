@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from tornado_proxy.domain.base_url import find_base_url_fault, normalize_base_url
+from tornado_proxy.domain.config.base_url import find_base_url_fault, normalize_base_url
 
 PATHS = ("/v1/chat/completions", "/v1/models")
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from tornado_proxy.domain.document import Document, Path, format_path, list_children, read_section
+from tornado_proxy.domain.config.document import Document, Path, format_path, list_children, read_section
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from tornado_proxy.domain.errors import Fault
+from tornado_proxy.domain.config.fault import Fault
 
 #: Keys and indexes from the top of a document to one value: ("models", "gpt-5.4", "rates", 0).
 Path = tuple[str | int, ...]

@@ -1,0 +1,1 @@
+"""Settings as values, and the files that they are read from."""
