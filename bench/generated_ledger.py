@@ -18,8 +18,8 @@ from tornado_proxy.domain.config.ledger_address import LedgerAddress
 from tornado_proxy.ledger.backends import make_backend
 from tornado_proxy.ledger.database import Backend, Database
 from tornado_proxy.ledger.dialect import quote_names
-from tornado_proxy.ledger.rollups import roll_up
 from tornado_proxy.ledger.schema import prepare
+from tornado_proxy.ledger.sums.rollups import roll_up
 
 #: Rows of one INSERT.
 _ROWS_PER_STATEMENT = 250_000

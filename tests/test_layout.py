@@ -39,7 +39,7 @@ TESTED_THROUGH = {
     "auth/unverified_token.py": "auth/test_participant.py",
     "config/bundled.py": "config/test_schemas.py",
     "config/findings.py": "config/test_secrets.py",
-    "config/ledger.py": "config/test_settings.py",
+    "config/sections/ledger.py": "config/test_settings.py",
     "config/projects.py": "config/test_loading.py",
     "config/reference.py": "config/test_schemas.py",
     "config/signing_key.py": "cli/local/test_connect.py",
@@ -55,8 +55,8 @@ TESTED_THROUGH = {
     "domain/budgets/warning.py": "budgets/test_warnings.py",
     "domain/config/fault.py": "domain/test_errors.py",
     "domain/config/ledger_address.py": "config/test_settings.py",
-    "domain/config/loopback.py": "config/test_oauth.py",
-    "domain/config/oauth.py": "config/test_oauth.py",
+    "domain/config/loopback.py": "config/sections/test_oauth.py",
+    "domain/config/oauth.py": "config/sections/test_oauth.py",
     "domain/record.py": "ledger/test_contract.py",
     "domain/request.py": "pricing/book/test_price_book.py",
     "domain/state.py": "state/test_store.py",
@@ -82,6 +82,9 @@ TESTED_THROUGH = {
 }
 
 MAX_LINES = 400
+
+#: Modules in a folder, `__init__.py` not counted; a newcomer reads the names of one folder at a glance.
+MAX_MODULES = 20
 
 #: Names that say nothing about the content of a file or folder.
 EMPTY_NAMES = {"utils", "util", "helpers", "helper", "common", "manager", "misc", "tools"}
@@ -119,6 +122,13 @@ def test_file_is_small_has_a_docstring_and_a_telling_name(source: Path) -> None:
     assert len(text.splitlines()) < MAX_LINES
     assert ast.get_docstring(ast.parse(text)) or source.name == "__main__.py"
     assert not EMPTY_NAMES.intersection(part.removesuffix(".py") for part in source.relative_to(PACKAGE).parts)
+
+
+@pytest.mark.parametrize("folder", sorted({source.parent for source in SOURCES}), ids=relative)
+def test_folder_holds_few_modules(folder: Path) -> None:
+    assert len([source for source in SOURCES if source.parent == folder]) <= MAX_MODULES, (
+        f"sort the files of {folder.relative_to(ROOT)} into folders"
+    )
 
 
 def test_setup_lists_every_package() -> None:

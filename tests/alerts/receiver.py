@@ -12,7 +12,7 @@ from typing import Any
 
 from standardwebhooks import Webhook as Verifier
 
-from tornado_proxy.config.alerts import Webhook
+from tornado_proxy.config.sections.alerts import Webhook
 from tornado_proxy.domain.alert import CHOSEN_TYPES, AlertType
 from tornado_proxy.domain.identity import Secret
 

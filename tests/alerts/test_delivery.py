@@ -9,7 +9,7 @@ import pytest
 from tests.alerts.receiver import SECRET, Receiver, running_receiver
 from tornado_proxy.alerts import delivery
 from tornado_proxy.alerts.delivery import DeliveryError, deliver
-from tornado_proxy.config.alerts import Webhook
+from tornado_proxy.config.sections.alerts import Webhook
 from tornado_proxy.domain.identity import Secret
 
 

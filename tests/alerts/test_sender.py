@@ -18,7 +18,7 @@ from tests.ledger.sample_records import COST, make_intent, make_record
 from tests.state.conftest import MakeStore, address, make_store  # noqa: F401  (fixtures)
 from tornado_proxy.alerts import sender as sender_module
 from tornado_proxy.alerts.sender import AlertSender, FindUsage
-from tornado_proxy.config.alerts import AlertSettings
+from tornado_proxy.config.sections.alerts import AlertSettings
 from tornado_proxy.domain.alert import Alert, AlertType
 from tornado_proxy.domain.config.ledger_address import LedgerAddress
 from tornado_proxy.domain.record import Settlement

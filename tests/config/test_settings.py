@@ -9,7 +9,7 @@ import pytest
 
 from tests.config.conftest import document
 from tornado_proxy.config.bundled import schema
-from tornado_proxy.config.ledger import ledger_address
+from tornado_proxy.config.sections.ledger import ledger_address
 from tornado_proxy.config.settings import (
     AdminAccess,
     LedgerSettings,

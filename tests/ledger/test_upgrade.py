@@ -26,10 +26,10 @@ from tornado_proxy.domain.usage import Basis
 from tornado_proxy.ledger.backends import make_backend
 from tornado_proxy.ledger.reports.record_sums import sum_records
 from tornado_proxy.ledger.reports.records_query import UsageFilter
-from tornado_proxy.ledger.rollups import roll_up
 from tornado_proxy.ledger.schema import prepare
-from tornado_proxy.ledger.sums_rebuild import END_OF_TIME
-from tornado_proxy.ledger.sums_verification import verify_sums
+from tornado_proxy.ledger.sums.rebuild import END_OF_TIME
+from tornado_proxy.ledger.sums.rollups import roll_up
+from tornado_proxy.ledger.sums.verification import verify_sums
 
 #: The endpoint, basis and total of each entry, as the versions that wrote them print them.
 CHAT, RESPONSES, BATCHES = "/v1/chat/completions", "/v1/responses", "/v1/messages/batches"

@@ -14,7 +14,7 @@ from functools import cache
 from tornado.httpclient import HTTPClientError, HTTPRequest
 from tornado.simple_httpclient import SimpleAsyncHTTPClient
 
-from tornado_proxy.config.alerts import Webhook
+from tornado_proxy.config.sections.alerts import Webhook
 from tornado_proxy.domain.units import MIB
 from tornado_proxy.webhooks.signature import sign_message
 

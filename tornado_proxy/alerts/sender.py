@@ -22,7 +22,7 @@ from typing import Protocol, TypeVar
 
 from tornado_proxy.alerts.delivery import DeliveryError, deliver
 from tornado_proxy.alerts.messages import make_message, make_unsettled_alert
-from tornado_proxy.config.alerts import AlertSettings, Webhook
+from tornado_proxy.config.sections.alerts import AlertSettings, Webhook
 from tornado_proxy.domain.alert import Alert, AlertType
 from tornado_proxy.domain.errors import BadRequest, LedgerUnavailable, Overloaded, RateLimited
 from tornado_proxy.domain.usage import Basis

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from tornado_proxy.config.provider_sections import ENDPOINT_PATHS
+from tornado_proxy.config.sections.providers import ENDPOINT_PATHS
 from tornado_proxy.config.settings import ProviderSettings
 from tornado_proxy.domain.config.base_url import find_base_url_fault
 from tornado_proxy.domain.config.loopback import is_secure_url

@@ -22,8 +22,8 @@ from tornado_proxy.ledger.archives.pruning import prune_records
 from tornado_proxy.ledger.backends import make_backend
 from tornado_proxy.ledger.database import StoreError
 from tornado_proxy.ledger.schema import prepare
-from tornado_proxy.ledger.sums_rebuild import END_OF_TIME, catch_up
-from tornado_proxy.ledger.sums_rebuild import rebuild as rebuild_sums
+from tornado_proxy.ledger.sums.rebuild import END_OF_TIME, catch_up
+from tornado_proxy.ledger.sums.rebuild import rebuild as rebuild_sums
 
 #: Days that records stay in the ledger at least: budgets of the month are compared with them.
 MIN_KEPT_DAYS = 35

@@ -15,7 +15,7 @@ from tornado_proxy.cli.tables import replace_unprintable
 from tornado_proxy.domain.text import count_noun, format_decimal
 from tornado_proxy.ledger.database import Backend
 from tornado_proxy.ledger.reports.records_query import EXACT
-from tornado_proxy.ledger.sums_verification import Difference, Figure, VerifiedDay, count_others, verify_sums
+from tornado_proxy.ledger.sums.verification import Difference, Figure, VerifiedDay, count_others, verify_sums
 
 #: Differences that are printed; all are counted.
 MAX_DIFFERENCES = 100

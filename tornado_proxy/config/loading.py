@@ -7,18 +7,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
-from tornado_proxy.config.alerts import read_alerts
-from tornado_proxy.config.budgets import read_budget_settings
 from tornado_proxy.config.bundled import conf_path
 from tornado_proxy.config.files import find_read_error, is_folder, read_document, read_documents, resolve_folder
 from tornado_proxy.config.findings import Findings
-from tornado_proxy.config.ledger import read_ledger_password
-from tornado_proxy.config.oauth import read_issuers
 from tornado_proxy.config.price_files import read_price_files
 from tornado_proxy.config.projects import ProjectReader
-from tornado_proxy.config.servers import check_servers, read_admin_token, read_providers
+from tornado_proxy.config.sections.alerts import read_alerts
+from tornado_proxy.config.sections.budgets import read_budget_settings
+from tornado_proxy.config.sections.ledger import read_ledger_password
+from tornado_proxy.config.sections.oauth import read_issuers
+from tornado_proxy.config.sections.servers import check_servers, read_admin_token, read_providers
+from tornado_proxy.config.sections.state import read_key_ring
 from tornado_proxy.config.settings import Settings, StateSettings, make_settings
-from tornado_proxy.config.state import read_key_ring
 from tornado_proxy.config.validation import check
 from tornado_proxy.domain.config.document import Document, read_section
 from tornado_proxy.domain.config.document import Path as DocumentPath

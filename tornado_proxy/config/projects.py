@@ -5,15 +5,15 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import Any
 
-from tornado_proxy.config.budgets import build_budgets, build_limits, check_budgets
 from tornado_proxy.config.findings import Findings
-from tornado_proxy.config.provider_sections import (
+from tornado_proxy.config.secrets import Secrets, read_secrets
+from tornado_proxy.config.sections.budgets import build_budgets, build_limits, check_budgets
+from tornado_proxy.config.sections.providers import (
     check_equal_secrets,
     check_provider,
     find_ca_file,
     read_keys,
 )
-from tornado_proxy.config.secrets import Secrets, read_secrets
 from tornado_proxy.domain.attribution import DEFAULT_END_USER_HEADER, AttributionRules, EndUserSource, StatedField
 from tornado_proxy.domain.config.base_url import normalize_base_url
 from tornado_proxy.domain.config.document import Document

@@ -11,10 +11,10 @@ from decimal import Decimal
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 
-from tornado_proxy.config.alerts import AlertSettings
-from tornado_proxy.config.budgets import BudgetSettings
-from tornado_proxy.config.ledger import ledger_address
-from tornado_proxy.config.listen_tls import TlsFiles, read_tls_files
+from tornado_proxy.config.sections.alerts import AlertSettings
+from tornado_proxy.config.sections.budgets import BudgetSettings
+from tornado_proxy.config.sections.ledger import ledger_address
+from tornado_proxy.config.sections.listen_tls import TlsFiles, read_tls_files
 from tornado_proxy.domain.config.document import read_section
 from tornado_proxy.domain.config.ledger_address import LedgerAddress
 from tornado_proxy.domain.config.oauth import OAuthIssuer

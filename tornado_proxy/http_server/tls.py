@@ -6,7 +6,7 @@ import contextlib
 import socket
 import ssl
 
-from tornado_proxy.config.listen_tls import TlsFiles
+from tornado_proxy.config.sections.listen_tls import TlsFiles
 
 
 def make_tls_context(files: TlsFiles) -> ssl.SSLContext:

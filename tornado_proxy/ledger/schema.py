@@ -8,7 +8,7 @@ given_up      append-only: figures of pending records that are shown until there
 bills         view: records, with the figures of their settlements, and lost intents as `unsettled`
 objects       the project that created each object of a provider, and the provider key that it was made with
 changes       append-only, filled by triggers: settlements, given up and lost requests in the order of their commits
-rollups       sums of records by hour and day (rollups.py); records that were pruned are in them
+rollups       sums of records by hour and day (sums/rollups.py); records that were pruned are in them
 attribute_sums  sums of the records of a day that have a certain agent session, client or the like
 item_sums     sums of line items by hour and day; item_shapes has the kinds of line items of each row
 cursors       how far each reader of the changes has come
@@ -37,9 +37,9 @@ from tornado_proxy.ledger.columns import (
 from tornado_proxy.ledger.container_rows import ALLOWANCE_COLUMNS, CONTAINER_COLUMNS
 from tornado_proxy.ledger.database import Backend, Database, StoreError
 from tornado_proxy.ledger.dialect import Dialect, Insert
-from tornado_proxy.ledger.item_rows import create_item_sums
 from tornado_proxy.ledger.pruned_requests import create_pruned_requests
-from tornado_proxy.ledger.rollup_rows import ROLLUPS_INDEX, SEQS, create_attribute_sums, create_rollups
+from tornado_proxy.ledger.sums.item_rows import create_item_sums
+from tornado_proxy.ledger.sums.rollup_rows import ROLLUPS_INDEX, SEQS, create_attribute_sums, create_rollups
 
 SCHEMA_VERSION = 1
 

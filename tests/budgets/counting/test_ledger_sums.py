@@ -15,7 +15,7 @@ from tornado_proxy.domain.budgets.counter import Amount, CounterKind, Period, Sc
 from tornado_proxy.domain.cost import Cost
 from tornado_proxy.domain.usage import Basis
 from tornado_proxy.ledger.backends import make_backend
-from tornado_proxy.ledger.rollups import roll_up
+from tornado_proxy.ledger.sums.rollups import roll_up
 
 BOB = replace(CALLER, participant="bob", credential_id="ak_1", token_ids=("tok_1", "tok_2"))
 

@@ -29,8 +29,8 @@ from tornado_proxy.ledger.reports.record_sums import sum_records
 from tornado_proxy.ledger.reports.records_page import RecordsQuery
 from tornado_proxy.ledger.reports.records_query import UsageFilter
 from tornado_proxy.ledger.reports.usage_reader_thread import UsageReaderThread
-from tornado_proxy.ledger.rollups import roll_up
-from tornado_proxy.ledger.sums_rebuild import catch_up, rebuild
+from tornado_proxy.ledger.sums.rebuild import catch_up, rebuild
+from tornado_proxy.ledger.sums.rollups import roll_up
 
 BEFORE = "2026-03-02"
 

@@ -26,7 +26,7 @@ from tornado_proxy.ledger.pruned_requests import add_pruned, guard_pruned, is_pr
 from tornado_proxy.ledger.reports.record_sums import sum_records
 from tornado_proxy.ledger.reports.records_query import UsageFilter
 from tornado_proxy.ledger.rows import encode_row, make_record_row
-from tornado_proxy.ledger.sums_rebuild import catch_up
+from tornado_proxy.ledger.sums.rebuild import catch_up
 
 #: The day of the records of sample_records.py, and the next one.
 DAY, NEXT_DAY = "2026-03-02", "2026-03-03"

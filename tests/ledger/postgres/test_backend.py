@@ -26,7 +26,7 @@ from tornado_proxy.ledger.changes import find_end
 from tornado_proxy.ledger.protocol import Ledger
 from tornado_proxy.ledger.reports.record_sums import sum_records
 from tornado_proxy.ledger.reports.records_query import UsageFilter, read_records
-from tornado_proxy.ledger.sums_verification import verify_sums
+from tornado_proxy.ledger.sums.verification import verify_sums
 from tornado_proxy.ledger.writer.group_commit import LedgerTimeouts
 
 #: Seconds; far above what any step takes.

@@ -33,10 +33,10 @@ from tornado_proxy.ledger.reports.records_page import RecordsQuery, read_page
 from tornado_proxy.ledger.reports.records_query import UsageFilter, read_records, select_bills
 from tornado_proxy.ledger.reports.usage import Bounds, UsageQuery, UsageResult
 from tornado_proxy.ledger.reports.usage_sums import sum_usage
-from tornado_proxy.ledger.rollup_rows import ATTRIBUTE_COLUMNS, COLUMNS, join_amount, split_amount
-from tornado_proxy.ledger.rollups import roll_up
 from tornado_proxy.ledger.rows import format_time
-from tornado_proxy.ledger.sums_rebuild import rebuild
+from tornado_proxy.ledger.sums.rebuild import rebuild
+from tornado_proxy.ledger.sums.rollup_rows import ATTRIBUTE_COLUMNS, COLUMNS, join_amount, split_amount
+from tornado_proxy.ledger.sums.rollups import roll_up
 from tornado_proxy.pricing.book.calculator import bill
 
 START = datetime(2026, 2, 27, 21, 30, tzinfo=UTC)

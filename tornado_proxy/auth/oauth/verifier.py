@@ -60,7 +60,7 @@ class AccessTokenVerifier:
 
     def __init__(self, clients: Sequence[IssuerClient]) -> None:
         self._clients = {client.issuer.name: client for client in clients}
-        # At most one (config/oauth.py): otherwise the tokens of one issuer would be shown to the other.
+        # At most one (config/sections/oauth.py): otherwise the tokens of one issuer would be shown to the other.
         self._introspecting = next((client for client in clients if client.issuer.introspection is not None), None)
         self._cache: TokenCache[_KnownUser] = TokenCache()
 

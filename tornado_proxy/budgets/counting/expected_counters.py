@@ -16,7 +16,7 @@ from itertools import islice
 from tornado_proxy.budgets.counting.counters import COLUMNS, HAS_KEY, KEY_COLUMNS, CounterKey
 from tornado_proxy.ledger.database import Database
 from tornado_proxy.ledger.dialect import Insert
-from tornado_proxy.ledger.rollup_rows import REST_PLACES, join_amount, split_amount
+from tornado_proxy.ledger.sums.rollup_rows import REST_PLACES, join_amount, split_amount
 
 _CREATE = (
     "CREATE TABLE expected (kind TEXT, project_id TEXT, subject TEXT, period_begin TEXT, period_end TEXT, "

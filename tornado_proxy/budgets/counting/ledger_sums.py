@@ -1,6 +1,6 @@
 """Sums the records of the ledger for counters, with the figures that the records had at first.
 
-    kinds by project, participant, user, label ──> sums by hour and day (ledger/rollups.py), and the records after them
+    kinds by project, participant, user, label ──> rows of ledger/sums/rollups.py, and the records after them
     other kinds ─────────────────────────────────> the records of the period that have such a subject, by subject
 
 A month of a million records so takes a moment to sum for most kinds, and some four seconds for each of the others.
@@ -24,9 +24,9 @@ from tornado_proxy.domain.budgets.spender import Spender
 from tornado_proxy.ledger.changes import Position
 from tornado_proxy.ledger.database import Database
 from tornado_proxy.ledger.dialect import Dialect
-from tornado_proxy.ledger.rollup_rows import join_amount
-from tornado_proxy.ledger.rollups import SELECT_PRUNED
 from tornado_proxy.ledger.rows import format_time
+from tornado_proxy.ledger.sums.rollup_rows import join_amount
+from tornado_proxy.ledger.sums.rollups import SELECT_PRUNED
 
 #: The scopes whose subjects the sums by hour and day know.
 _ROLLED_SCOPES = frozenset({Scope.PROJECT, Scope.PARTICIPANT, Scope.USER, Scope.LABEL})

@@ -17,8 +17,8 @@ import click
 from tornado_proxy.config.bundled import conf_path
 from tornado_proxy.config.files import read_document, read_documents
 from tornado_proxy.config.findings import Findings
-from tornado_proxy.config.ledger import ledger_address, read_ledger_password
 from tornado_proxy.config.price_files import list_valid_documents, read_price_files
+from tornado_proxy.config.sections.ledger import ledger_address, read_ledger_password
 from tornado_proxy.config.validation import check
 from tornado_proxy.domain.config.document import Document, list_children, read_section
 from tornado_proxy.domain.config.ledger_address import LedgerAddress

@@ -13,8 +13,8 @@ from tornado_proxy.alerts.delivery import DeliveryError, deliver
 from tornado_proxy.alerts.messages import make_message, make_test_alert
 from tornado_proxy.cli.options.config_lookup import exit_on_errors
 from tornado_proxy.cli.options.config_option import config_option
-from tornado_proxy.config.alerts import Webhook
 from tornado_proxy.config.loading import load_settings
+from tornado_proxy.config.sections.alerts import Webhook
 
 
 @click.group("alerts", short_help="Test the webhooks that get alerts.")

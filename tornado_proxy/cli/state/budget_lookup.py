@@ -16,10 +16,10 @@ import click
 
 from tornado_proxy.budgets.backends import has_budgets, open_store
 from tornado_proxy.cli.options.config_lookup import exit_on_errors, find_ledger
-from tornado_proxy.config.budgets import build_budgets, build_limits, check_budgets, read_budget_settings
 from tornado_proxy.config.files import read_document
 from tornado_proxy.config.findings import Findings
 from tornado_proxy.config.loading import read_project_documents
+from tornado_proxy.config.sections.budgets import build_budgets, build_limits, check_budgets, read_budget_settings
 from tornado_proxy.config.validation import check
 from tornado_proxy.domain.budgets.brake import BrakeLimits
 from tornado_proxy.domain.budgets.budget import Budget

@@ -12,7 +12,7 @@ from tornado_proxy.cli.state.actor import find_actor
 from tornado_proxy.cli.state.state_store import open_state_store
 from tornado_proxy.config.files import read_document
 from tornado_proxy.config.findings import Findings
-from tornado_proxy.config.state import read_key_ring
+from tornado_proxy.config.sections.state import read_key_ring
 from tornado_proxy.config.validation import check
 from tornado_proxy.domain.errors import ConfigError
 from tornado_proxy.domain.key_ring import KeyRing

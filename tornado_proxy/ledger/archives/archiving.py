@@ -18,8 +18,8 @@ from tornado_proxy.ledger.archives.files import (
 )
 from tornado_proxy.ledger.columns import RECORD_COLUMNS, SETTLED_COLUMNS
 from tornado_proxy.ledger.database import Backend, Database, Read
-from tornado_proxy.ledger.rollup_rows import join_amount
 from tornado_proxy.ledger.schema import SET_META
+from tornado_proxy.ledger.sums.rollup_rows import join_amount
 
 #: The key in `meta` of the hash of the chain's last line.
 HEAD_KEY = "archive_head"

@@ -29,7 +29,7 @@ from tornado_proxy.ledger.database import Backend, Database
 from tornado_proxy.ledger.dialect import Dialect
 from tornado_proxy.ledger.pruned_requests import add_pruned, guard_pruned
 from tornado_proxy.ledger.schema import SET_META, prepare
-from tornado_proxy.ledger.sums_rebuild import catch_up
+from tornado_proxy.ledger.sums.rebuild import catch_up
 from tornado_proxy.ledger.writer.process_locks import ProcessLocks
 from tornado_proxy.ledger.writer_turns import pause_for_writers
 

@@ -13,7 +13,6 @@ from dataclasses import replace
 from decimal import Decimal
 
 from tornado_proxy.ledger.database import Read
-from tornado_proxy.ledger.item_rows import FIGURES, ITEMS, MILLI, SUMS, UNKNOWN_SHAPE, Kind, read_kinds
 from tornado_proxy.ledger.reports.intervals import Interval
 from tornado_proxy.ledger.reports.part_records import list_others, select_part
 from tornado_proxy.ledger.reports.records_query import UsageFilter
@@ -29,7 +28,8 @@ from tornado_proxy.ledger.reports.sums_state import read_state
 from tornado_proxy.ledger.reports.time_parts import TimePart, keep_days, split_time
 from tornado_proxy.ledger.reports.usage import Bounds, UsageQuery, UsageResult
 from tornado_proxy.ledger.reports.usage_sums import SummedItem, SummedRow, UsageSums
-from tornado_proxy.ledger.rollup_rows import ALL_PEOPLE, MICRO, REST_PLACES
+from tornado_proxy.ledger.sums.item_rows import FIGURES, ITEMS, MILLI, SUMS, UNKNOWN_SHAPE, Kind, read_kinds
+from tornado_proxy.ledger.sums.rollup_rows import ALL_PEOPLE, MICRO, REST_PLACES
 
 _PER_ITEM = len(FIGURES) // ITEMS
 

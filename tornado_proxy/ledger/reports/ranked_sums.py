@@ -35,7 +35,7 @@ from tornado_proxy.ledger.reports.rollup_query import (
 from tornado_proxy.ledger.reports.sums_state import SumsState, read_state
 from tornado_proxy.ledger.reports.time_parts import keep_days, split_time
 from tornado_proxy.ledger.reports.usage import GroupRow
-from tornado_proxy.ledger.rollup_rows import ALL_PEOPLE, MICRO, SUMS, UNKNOWN_COSTS, join_amount, split_amount
+from tornado_proxy.ledger.sums.rollup_rows import ALL_PEOPLE, MICRO, SUMS, UNKNOWN_COSTS, join_amount, split_amount
 
 #: The figures of a group: those of the time, then those of the time that is compared.
 _NOW = (*SUMS, "unsettled", "pending")

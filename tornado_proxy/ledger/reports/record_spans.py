@@ -23,8 +23,8 @@ from tornado_proxy.ledger.reports.rollup_query import (
 )
 from tornado_proxy.ledger.reports.sums_state import SumsState, read_state
 from tornado_proxy.ledger.reports.time_parts import is_exact_time
-from tornado_proxy.ledger.rollup_rows import ALL_PEOPLE, ATTRIBUTES, PEOPLE, SEQS
 from tornado_proxy.ledger.rows import format_time
+from tornado_proxy.ledger.sums.rollup_rows import ALL_PEOPLE, ATTRIBUTES, PEOPLE, SEQS
 from tornado_proxy.providers.endpoint_template import fold_ids
 
 #: Members of UsageFilter by which sums are kept; the project narrows nothing, because its records have an index.

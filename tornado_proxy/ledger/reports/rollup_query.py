@@ -32,7 +32,7 @@ from tornado_proxy.ledger.reports.records_query import (
 )
 from tornado_proxy.ledger.reports.sums_state import SumsState, has_attribute, read_state
 from tornado_proxy.ledger.reports.time_parts import TimePart, is_exact_time, keep_days, split_time
-from tornado_proxy.ledger.rollup_rows import (
+from tornado_proxy.ledger.sums.rollup_rows import (
     ALL_PEOPLE,
     ANNOTATIONS,
     ATTRIBUTES,

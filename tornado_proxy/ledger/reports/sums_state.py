@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from tornado_proxy.ledger.changes import Position
 from tornado_proxy.ledger.database import Read
 from tornado_proxy.ledger.reports.records_query import UsageFilter
-from tornado_proxy.ledger.rollup_rows import ANNOTATIONS, LONG_ANNOTATIONS
-from tornado_proxy.ledger.rollups import CURSOR_NAME, SINCE_KEYS
+from tornado_proxy.ledger.sums.rollup_rows import ANNOTATIONS, LONG_ANNOTATIONS
+from tornado_proxy.ledger.sums.rollups import CURSOR_NAME, SINCE_KEYS
 
 
 @dataclass(frozen=True, slots=True)

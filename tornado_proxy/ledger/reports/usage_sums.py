@@ -13,7 +13,6 @@ from typing import TypeVar
 
 from tornado_proxy.domain.cost import SURCHARGE
 from tornado_proxy.domain.usage import Basis
-from tornado_proxy.ledger.item_rows import Item, decode_items
 from tornado_proxy.ledger.reports.intervals import find_interval_end, find_interval_start
 from tornado_proxy.ledger.reports.records_query import EXACT, add_exactly, fold_group, has_annotations
 from tornado_proxy.ledger.reports.usage import (
@@ -24,6 +23,7 @@ from tornado_proxy.ledger.reports.usage import (
     UsageRow,
     too_much_usage,
 )
+from tornado_proxy.ledger.sums.item_rows import Item, decode_items
 
 #: Groups of one result: some 50 MB while it is computed.
 _MAX_GROUPS = 100_000

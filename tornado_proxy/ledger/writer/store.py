@@ -22,7 +22,6 @@ from tornado_proxy.ledger.database import Backend, Database, StoreError
 from tornado_proxy.ledger.deferred_facts import read_deferred_facts
 from tornado_proxy.ledger.dialect import Values
 from tornado_proxy.ledger.pruned_requests import is_pruned
-from tornado_proxy.ledger.rollups import roll_up
 from tornado_proxy.ledger.rows import (
     format_decimal,
     format_time,
@@ -41,6 +40,7 @@ from tornado_proxy.ledger.schema import (
     SET_META,
     prepare,
 )
+from tornado_proxy.ledger.sums.rollups import roll_up
 from tornado_proxy.ledger.writer.committed_records import CommittedRecords
 from tornado_proxy.ledger.writer.container_charges import charge_containers
 from tornado_proxy.ledger.writer.intent_log import read_intents, read_records

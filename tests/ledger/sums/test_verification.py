@@ -23,9 +23,9 @@ from tornado_proxy.domain.errors import LedgerUnavailable
 from tornado_proxy.domain.usage import Basis
 from tornado_proxy.ledger.backends import make_backend
 from tornado_proxy.ledger.database import Database
-from tornado_proxy.ledger.rollups import lock_cursors, roll_up
-from tornado_proxy.ledger.sums_rebuild import END_OF_TIME, rebuild
-from tornado_proxy.ledger.sums_verification import Difference, verify_sums
+from tornado_proxy.ledger.sums.rebuild import END_OF_TIME, rebuild
+from tornado_proxy.ledger.sums.rollups import lock_cursors, roll_up
+from tornado_proxy.ledger.sums.verification import Difference, verify_sums
 
 #: Two records of the hour of 10:00, and one of another day, each 0.0023625 USD.
 HOUR, DAY = "2026-03-02T10:00:00.000Z", "2026-03-02T00:00:00.000Z"

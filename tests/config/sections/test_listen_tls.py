@@ -8,8 +8,8 @@ import pytest
 import trustme
 
 from tests.harness import SECRETS, write_config
-from tornado_proxy.config.listen_tls import TlsFiles
 from tornado_proxy.config.loading import load_settings
+from tornado_proxy.config.sections.listen_tls import TlsFiles
 from tornado_proxy.domain.errors import ConfigError
 
 FILES = {"certificate": "server.pem", "key": "server.key"}

@@ -4,7 +4,7 @@
         records up to the cursors ── as rows of sums ──> a scratch file ──┐
         sums of the ledger ───────────────────────────────────────────────┴── in the order of their keys ──> differences
 
-The scratch file (sum_scratch.py) has the sums of one day.
+The scratch file (scratch.py) has the sums of one day.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from typing import Any
 from tornado_proxy.domain.errors import LedgerUnavailable
 from tornado_proxy.ledger.database import Backend, Database, Read
 from tornado_proxy.ledger.dialect import quote_names
-from tornado_proxy.ledger.item_rows import ITEMS, read_kinds
 from tornado_proxy.ledger.reports.part_records import list_others
 from tornado_proxy.ledger.reports.records_query import UsageFilter
 from tornado_proxy.ledger.reports.sums_state import read_state
-from tornado_proxy.ledger.rollup_rows import DIMENSIONS, REST_PLACES, SEQS, SUMS, join_amount
-from tornado_proxy.ledger.sum_days import END_OF_DAY, ROLLUPS, TABLES, SumTable, list_days, name_figures, read_day
-from tornado_proxy.ledger.sum_scratch import add_rows, clear_day, open_scratch
+from tornado_proxy.ledger.sums.days import END_OF_DAY, ROLLUPS, TABLES, SumTable, list_days, name_figures, read_day
+from tornado_proxy.ledger.sums.item_rows import ITEMS, read_kinds
+from tornado_proxy.ledger.sums.rollup_rows import DIMENSIONS, REST_PLACES, SEQS, SUMS, join_amount
+from tornado_proxy.ledger.sums.scratch import add_rows, clear_day, open_scratch
 
 #: A figure of a sum: a number of requests, an amount or quantity with 12 decimals, or a text.
 Figure = int | Decimal | str | None

@@ -7,15 +7,15 @@ from collections.abc import Mapping
 from ipaddress import ip_network
 
 from tornado_proxy.config.findings import Findings
-from tornado_proxy.config.listen_tls import check_tls
-from tornado_proxy.config.provider_sections import (
+from tornado_proxy.config.secrets import read_secrets
+from tornado_proxy.config.sections.listen_tls import check_tls
+from tornado_proxy.config.sections.providers import (
     check_base_url,
     check_equal_secrets,
     check_provider,
     find_ca_file,
     read_keys,
 )
-from tornado_proxy.config.secrets import read_secrets
 from tornado_proxy.config.settings import ADMIN_PORT, CLIENT_PORT, DEFAULT_HOST, ProviderSettings
 from tornado_proxy.domain.config.base_url import normalize_base_url
 from tornado_proxy.domain.config.document import Document, read_section

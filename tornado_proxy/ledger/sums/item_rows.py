@@ -21,7 +21,7 @@ from operator import add
 import msgspec
 
 from tornado_proxy.ledger.dialect import Dialect, Values
-from tornado_proxy.ledger.rollup_rows import ALL_PEOPLE, MICRO, SPANS, RecordKey, read_amount
+from tornado_proxy.ledger.sums.rollup_rows import ALL_PEOPLE, MICRO, SPANS, RecordKey, read_amount
 
 #: Kinds of line items in one row.
 ITEMS = 4

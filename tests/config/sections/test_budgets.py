@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from tests.harness import PROJECT, SECRETS, write_config
-from tornado_proxy.config.budgets import BudgetSettings
 from tornado_proxy.config.loading import LoadedConfig, load_settings
+from tornado_proxy.config.sections.budgets import BudgetSettings
 from tornado_proxy.domain.budgets.budget import Budget
 from tornado_proxy.domain.budgets.counter import Amount, CounterKind, Period, Scope
 from tornado_proxy.domain.errors import ConfigError

@@ -18,12 +18,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from tornado_proxy.ledger import item_rows
 from tornado_proxy.ledger.changes import SELECT_END, Position
 from tornado_proxy.ledger.database import Database
 from tornado_proxy.ledger.dialect import Dialect, Insert
-from tornado_proxy.ledger.item_rows import ItemRows, make_item_rows
-from tornado_proxy.ledger.rollup_rows import (
+from tornado_proxy.ledger.sums import item_rows
+from tornado_proxy.ledger.sums.item_rows import ItemRows, make_item_rows
+from tornado_proxy.ledger.sums.rollup_rows import (
     ATTRIBUTE_COLUMNS,
     COLUMNS,
     MAX_SEQS_CHARACTERS,

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from tests.harness import SECRETS, write_config
-from tornado_proxy.config.alerts import AlertSettings
 from tornado_proxy.config.loading import load_settings, read_config
+from tornado_proxy.config.sections.alerts import AlertSettings
 from tornado_proxy.domain.alert import CHOSEN_TYPES, AlertType
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"

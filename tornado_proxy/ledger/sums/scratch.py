@@ -9,10 +9,10 @@ import contextlib
 from collections.abc import Iterable, Iterator
 
 from tornado_proxy.ledger.database import Backend, Database
-from tornado_proxy.ledger.rollups import INSERTS, AddedRows
 from tornado_proxy.ledger.schema import prepare
 from tornado_proxy.ledger.sqlite.scratch_file import open_scratch_file
-from tornado_proxy.ledger.sum_days import delete_day
+from tornado_proxy.ledger.sums.days import delete_day
+from tornado_proxy.ledger.sums.rollups import INSERTS, AddedRows
 
 
 @contextlib.contextmanager

@@ -1,6 +1,6 @@
 """The sums by hour and day of one day: which rows of which tables they are, and the records that make them.
 
-Sums are compared with the records (sums_verification.py), and corrected (sums_rebuild.py), day by day, so that neither
+Sums are compared with the records (verification.py), and corrected (rebuild.py), day by day, so that neither
 holds more than a batch of records in memory.
 """
 
@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
-from tornado_proxy.ledger import item_rows
 from tornado_proxy.ledger.changes import Position
 from tornado_proxy.ledger.database import Database
-from tornado_proxy.ledger.item_rows import ITEMS, MILLI
-from tornado_proxy.ledger.rollup_rows import (
+from tornado_proxy.ledger.sums import item_rows
+from tornado_proxy.ledger.sums.item_rows import ITEMS, MILLI
+from tornado_proxy.ledger.sums.rollup_rows import (
     ALL_PEOPLE,
     ANNOTATIONS,
     ATTRIBUTES,
@@ -25,7 +25,7 @@ from tornado_proxy.ledger.rollup_rows import (
     SEQS,
     SUMS,
 )
-from tornado_proxy.ledger.rollups import BATCH_SIZE, SELECT_PRUNED, AddedRows, list_columns, make_added_rows
+from tornado_proxy.ledger.sums.rollups import BATCH_SIZE, SELECT_PRUNED, AddedRows, list_columns, make_added_rows
 
 #: Runs a query of a connection for reading or writing.
 Fetch = Callable[[str, Sequence[object]], Iterable[Sequence[Any]]]

@@ -16,15 +16,16 @@ from msgspec import structs
 from tests.ledger.conftest import LedgerUnderTest, open_test_database
 from tests.ledger.reports.test_rollup_query import add_to_sums, fill
 from tests.ledger.sample_records import make_intent, make_record
-from tests.ledger.test_sums_verification import RECORDS, connect, find_differences, run
+from tests.ledger.sums.test_verification import RECORDS, connect, find_differences, run
 from tornado_proxy.domain.record import RequestRecord
-from tornado_proxy.ledger import sums_rebuild, writer_turns
+from tornado_proxy.ledger import writer_turns
 from tornado_proxy.ledger.archives.archiving import archive_records
 from tornado_proxy.ledger.archives.pruning import prune_records
 from tornado_proxy.ledger.backends import make_backend
 from tornado_proxy.ledger.database import Database
-from tornado_proxy.ledger.rollups import roll_up
-from tornado_proxy.ledger.sums_rebuild import Rebuilt, rebuild
+from tornado_proxy.ledger.sums import rebuild as sums_rebuild
+from tornado_proxy.ledger.sums.rebuild import Rebuilt, rebuild
+from tornado_proxy.ledger.sums.rollups import roll_up
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

@@ -20,8 +20,9 @@ from functools import cache
 from tornado_proxy.ledger.changes import Position
 from tornado_proxy.ledger.database import Database
 from tornado_proxy.ledger.dialect import Dialect, Insert, quote_names
-from tornado_proxy.ledger.rollup_rows import SEQS
-from tornado_proxy.ledger.rollups import (
+from tornado_proxy.ledger.sums.days import END_OF_DAY, TABLES, SumTable, is_pruned, list_days, name_figures, read_day
+from tornado_proxy.ledger.sums.rollup_rows import SEQS
+from tornado_proxy.ledger.sums.rollups import (
     BATCH_SIZE,
     CORRECT_SHAPES,
     lock_cursors,
@@ -30,8 +31,7 @@ from tornado_proxy.ledger.rollups import (
     read_cursors,
     roll_up,
 )
-from tornado_proxy.ledger.sum_days import END_OF_DAY, TABLES, SumTable, is_pruned, list_days, name_figures, read_day
-from tornado_proxy.ledger.sum_scratch import add_rows, clear_day, open_scratch
+from tornado_proxy.ledger.sums.scratch import add_rows, clear_day, open_scratch
 from tornado_proxy.ledger.writer_turns import pause_for_writers
 
 #: A text after every day.

@@ -1,0 +1,1 @@
+"""Sections of proxy.yaml: each file reads one, and checks rules that no schema can express."""
