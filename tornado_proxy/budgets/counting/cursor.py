@@ -7,6 +7,7 @@ from tornado_proxy.ledger.database import Database
 _SELECT = "SELECT value FROM budget_meta WHERE key = 'cursor'"
 _INSERT = "INSERT INTO budget_meta (key, value) VALUES ('cursor', ?) ON CONFLICT (key) DO NOTHING"
 _SET = "UPDATE budget_meta SET value = ? WHERE key = 'cursor'"
+_DELETE = "DELETE FROM budget_meta WHERE key = 'cursor'"
 
 
 def has_cursor(db: Database) -> bool:
@@ -34,3 +35,8 @@ def insert_cursor(db: Database, seq: int) -> None:
 def set_cursor(db: Database, seq: int) -> None:
     """Move the cursor."""
     db.run(_SET, (str(seq),))
+
+
+def delete_cursor(db: Database) -> None:
+    """Forget that records have been counted."""
+    db.run(_DELETE)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -21,7 +22,14 @@ from tornado_proxy.budgets.counting.counters import (
     list_kinds_with_counters,
     make_keys,
 )
-from tornado_proxy.budgets.counting.cursor import has_cursor, insert_cursor, lock_cursor, read_cursor, set_cursor
+from tornado_proxy.budgets.counting.cursor import (
+    delete_cursor,
+    has_cursor,
+    insert_cursor,
+    lock_cursor,
+    read_cursor,
+    set_cursor,
+)
 from tornado_proxy.budgets.counting.expected_counters import ExpectedCounters
 from tornado_proxy.budgets.counting.ledger_records import CountedRecord, RecordGroup
 from tornado_proxy.budgets.counting.ledger_sums import Add, CounterAmount
@@ -35,6 +43,8 @@ from tornado_proxy.ledger.changes import find_last_seq
 from tornado_proxy.ledger.database import Database
 from tornado_proxy.ledger.dialect import Dialect
 from tornado_proxy.ledger.rows import format_time
+
+_log = logging.getLogger(__name__)
 
 _SELECT_KINDS = "SELECT kind FROM budget_kinds"
 _INSERT_KIND = "INSERT INTO budget_kinds (kind) VALUES (?) ON CONFLICT (kind) DO NOTHING"
@@ -59,6 +69,8 @@ _FREE = "UPDATE budget_reservations SET total = '0', subtotal = '0', counters = 
 _DELETE = "DELETE FROM budget_reservations WHERE request_id = ?"
 _SELECT_ORPHANS = "SELECT request_id FROM budget_reservations WHERE state = 'open' AND writer = ?"
 _SELECT_HELD = "SELECT request_id, counters FROM budget_reservations WHERE state = 'held'"
+#: What the records of one ledger have made.
+_TABLES_OF_A_LEDGER = ("budget_counters", "budget_kinds", "budget_reservations", "budget_leases", "leased_requests")
 _DELETE_COUNTERS = "DELETE FROM budget_counters WHERE period_end < ?"
 
 #: Request ids that one query names.
@@ -92,8 +104,11 @@ class Folding:
         self._has_new_trips = False
 
     def begin(self) -> None:
-        """Begin to count at the last record of the ledger, if nothing was counted before."""
+        """Begin to count at the last record of the ledger, if nothing of this ledger was counted before."""
+        counted = read_cursor(self._budgets) if has_cursor(self._budgets) else 0
         last_seq = find_last_seq(self._ledger, self._dialect.wait_for_writers)
+        if counted > last_seq:
+            self._forget_newer_ledger(counted, last_seq)
         with self._budgets.transaction():
             if has_cursor(self._budgets):
                 return
@@ -103,6 +118,19 @@ class Folding:
             for bill in ledger_records.read_bills(self._ledger, pending):
                 values = (bill.request_id, format_time(bill.started_at), f"{bill.total:f}", f"{bill.subtotal:f}")
                 self._budgets.run(_TRACK, values)
+
+    def _forget_newer_ledger(self, counted: int, last_seq: int) -> None:
+        """Forget what was counted and reserved with another ledger, such as the one that a backup has replaced.
+
+        Its records had numbers that new ones will have again, which would not be counted.
+        """
+        with self._budgets.transaction():
+            if read_cursor(self._budgets) != counted:
+                return  # another process has done so
+            for table in _TABLES_OF_A_LEDGER:
+                self._budgets.run(f"DELETE FROM {table}")  # noqa: S608  # names of ours
+            delete_cursor(self._budgets)
+        _log.warning("the ledger is older than its budgets; they are counted anew", extra={"last_seq": last_seq})
 
     def fold(self) -> None:
         """Count the records that the ledger has committed since the last call, in any process."""
