@@ -111,8 +111,8 @@ def test_lines_are_right_with_comments_and_blank_lines(
         pytest.param(
             "a: 1\nb: 2\na: 3\nc: {d: 1, d: 2}\n",
             [
-                "file.yaml:3: duplicate key, first on line 1; remove one",
-                "file.yaml:4: duplicate key, first on line 4; remove one",
+                'file.yaml:3: duplicate key "a", first on line 1; remove one',
+                'file.yaml:4: duplicate key "d", first on line 4; remove one',
             ],
             id="all duplicate keys",
         ),

@@ -199,7 +199,7 @@ def test_linked_file_has_faults_of_its_own(write: WriteConfig, tmp_path: Path) -
     (tmp_path / "projects.yaml").write_text("projects: []\nprojects: []\n")
 
     assert find_faults(write(PROVIDERS + "projects: projects.yaml\n")) == [
-        "projects.yaml:2: duplicate key, first on line 1; remove one"
+        'projects.yaml:2: duplicate key "projects", first on line 1; remove one'
     ]
 
 

@@ -73,7 +73,9 @@ def find_kind(limits: BudgetLimits, selector: BudgetSelector) -> CounterKind:
     # A subject says whose spend is limited.
     kinds = [kind for kind in kinds if _find_spender(kind, selector).subject(kind)] or kinds
     if not kinds:
-        named = ", ".join(map(describe_kind, known)) or "none"
+        if not known:
+            raise NotFound("the project has no budgets; add one to its file, which a change can then replace")
+        named = ", ".join(map(describe_kind, known))
         raise NotFound(f"the project has no such budget; its budgets are: {named}")
     if len(kinds) > 1:
         named = ", ".join(map(describe_kind, kinds))
@@ -140,16 +142,18 @@ def parse_until(text: str) -> datetime | Until:
     """Return the time that a change ends at.
 
     Raises:
-        BadRequest: it is no RFC 3339 time, `period_end` or `never`.
+        BadRequest: it is no day, RFC 3339 time, `period_end` or `never`.
     """
     if text in (Until.PERIOD_END.value, Until.NEVER.value):
         return Until(text)
     with contextlib.suppress(ValueError, OverflowError):
         time = datetime.fromisoformat(text)
-        if time.tzinfo is not None:
-            return time.astimezone(UTC)
+        # UTC, as in reports: with a local time zone the same text would name other times elsewhere.
+        return time.astimezone(UTC) if time.tzinfo is not None else time.replace(tzinfo=UTC)
     raise BadRequest(
-        f"until {text[:40]!r} must be a time such as 2026-12-01T00:00:00Z, period_end or never", param="until"
+        f"until {text[:40]!r} must be a day or a time such as 2026-12-01 or 2026-12-01T00:00:00Z (UTC), "
+        "period_end or never",
+        param="until",
     )
 
 

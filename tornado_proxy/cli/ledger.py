@@ -55,6 +55,10 @@ def _days_option(command: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(command)
     def run(*, since: datetime | None, until: datetime | None, **options: object) -> None:
+        if since is not None and until is not None and since >= until:
+            raise click.UsageError(
+                f"--since {since:%Y-%m-%d} is not before --until {until:%Y-%m-%d}; correct one of them"
+            )
         first = f"{since:%Y-%m-%d}" if since else _ALL_DAYS[0]
         command(days=(first, f"{until:%Y-%m-%d}" if until else _ALL_DAYS[1]), **options)
 

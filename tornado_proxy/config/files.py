@@ -214,7 +214,7 @@ class _Builder:
             # PyYAML keeps the last of two equal keys, so an edit of the first one would have no effect.
             if key in content:
                 first = self.lines[(*path, key)]
-                self._fault(key_node, f"duplicate key, first on line {first}; remove one")
+                self._fault(key_node, f'duplicate key "{key}", first on line {first}; remove one')
                 continue
             self.lines[(*path, key)] = key_node.start_mark.line + 1
             content[key] = self.build(value_node, (*path, key))

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.budgets.conftest import MONTH, NOW, BudgetsUnderTest, record, usd
-from tornado_proxy.domain.budget import CounterPlan
+from tornado_proxy.domain.budgets.counter import CounterPlan
 from tornado_proxy.domain.usage import Basis
 from tornado_proxy.ledger.backends import make_ledger
 

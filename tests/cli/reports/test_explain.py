@@ -213,7 +213,7 @@ def test_unknown_request_exits_with_1(tmp_path: Path, prices: Path) -> None:
     result = run("explain", "req_2", "--ledger", ledger, "--prices", prices)
 
     assert result.exit_code == 1
-    assert "req_2 is not in" in result.stderr
+    assert f"req_2 is not in {tmp_path}/" in result.stderr
     assert "Llm-Proxy-Request-Id" in result.stderr
 
 

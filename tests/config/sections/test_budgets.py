@@ -99,6 +99,17 @@ def test_fault_names_the_key(entry: dict[str, Any], fault: str, tmp_path: Path) 
     assert [text for text in found if text.startswith(fault)] == found != []
 
 
+def test_two_limits_of_the_same_spend_are_a_fault(tmp_path: Path) -> None:
+    month = {"period": "month", "usd": "5"}
+    others = [{**month, "per": "user"}, {**month, "of": "subtotal"}, {**month, "start": "2026-02-10"}]
+
+    found = find_faults(tmp_path, month, *others, {**month, "usd": "9", "per": "project", "strict": True})
+
+    assert found == [
+        "projects[0].budgets[4]: limits the same spend in the same periods as number 1; remove one",
+    ]
+
+
 def test_fault_of_the_default_names_the_key(tmp_path: Path) -> None:
     section = {"default_project": {"budgets": [{"period": "hour", "usd": "1", "start": "2026-01-01"}]}}
     with pytest.raises(ConfigError) as raised:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import sys
 from collections.abc import Iterator, Mapping
 from decimal import Decimal, InvalidOperation
@@ -27,6 +28,9 @@ from tornado_proxy.local.folders import LEDGER_FILE, find_state_folder
 from tornado_proxy.pricing.book.price_book import PriceBook
 
 _DEFAULT_CONFIG = Path("conf/proxy.yaml")
+
+#: As for `id` in schemas/projects.schema.json.
+_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 CONFIG = click.option(
     "--config",
@@ -100,6 +104,51 @@ def find_project_ids(config: Path) -> frozenset[str]:
     Raises:
         ConfigError: a file cannot be read.
     """
+    return frozenset(project_id for project_id, _ in _list_project_names(config))
+
+
+def find_project_id(config: Path, wanted: str) -> str:
+    """Return the id of the project of a configuration that has the name `wanted`, else `wanted` itself.
+
+    Raises:
+        ConfigError: a file cannot be read.
+        click.ClickException: several projects have the name.
+    """
+    projects = _list_project_names(config)
+    ids = [project_id for project_id, name in projects if name == wanted]
+    if not ids or any(project_id == wanted for project_id, _ in projects):
+        return wanted
+    if len(ids) > 1:
+        raise click.ClickException(f"several projects have the name {wanted!r}; use the id of one: {', '.join(ids)}")
+    return ids[0]
+
+
+def find_recorded_project_id(config: Path, url: str | None, wanted: str | None) -> str | None:
+    """Return the id of a project whose records are wanted; it may have been removed from the configuration.
+
+    Without this check a name that no record has would give a sum of 0.
+
+    Args:
+        config: The configuration that names the projects.
+        url: The URL of a ledger that replaces the configuration; then `wanted` must be the id.
+        wanted: The id or the name of the project; None for all projects.
+
+    Raises:
+        ConfigError: a file cannot be read.
+        click.ClickException: it is neither a name in the configuration nor an id.
+    """
+    if wanted is None or url is not None or _is_missing_default(config):
+        return wanted
+    project_id = find_project_id(config, wanted)
+    if project_id not in find_project_ids(config) and not _ID.fullmatch(project_id):
+        raise click.ClickException(
+            f"no project has the id or name {wanted!r}; `tornado-proxy project list` shows all ids"
+        )
+    return project_id
+
+
+def _list_project_names(config: Path) -> list[tuple[str, str]]:
+    """Return the id and the name of each project of a configuration."""
     content = dict(list_children(read_document(config).content))
     listed = content.get("projects")
     if isinstance(listed, str):
@@ -107,7 +156,8 @@ def find_project_ids(config: Path) -> frozenset[str]:
         sections = [section for document in documents for section in _list_projects(document.content)]
     else:
         sections = _list_projects(content)
-    return frozenset(str(dict(list_children(section)).get("id")) for section in sections)
+    members = [dict(list_children(section)) for section in sections]
+    return [(str(member.get("id")), str(member.get("name"))) for member in members]
 
 
 def _list_projects(content: object) -> list[object]:

@@ -29,3 +29,13 @@ class TimeParam(click.ParamType[str]):
             return format_time(time if time.tzinfo else time.replace(tzinfo=UTC))
         except (ValueError, OverflowError):
             self.fail(f"{value!r} is not a date, a time or a duration such as 24h", param, ctx)
+
+
+def check_times(since: str | None, until: str | None) -> None:
+    """Check that there is time between two options, in the text form of the ledger.
+
+    Raises:
+        click.UsageError: no record can be between them.
+    """
+    if since is not None and until is not None and since >= until:
+        raise click.UsageError(f"--since {since} is not before --until {until}; correct one of them")

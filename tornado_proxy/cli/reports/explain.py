@@ -74,10 +74,10 @@ def _describe_missing(ledger: Backend, request_id: str) -> str:
         return f"{request_id} still runs; it has a bill when it has ended"
     if _OWN_ID.fullmatch(request_id):
         return (
-            f"{request_id} is not in {ledger}: refused, not billed. A request that was sent has a record; "
+            f"{request_id} is not in {ledger.name}: refused, not billed. A request that was sent has a record; "
             'the reason is in the log line "request rejected" with this id'
         )
     return (
-        f"{request_id} is not in {ledger}; use the response header Llm-Proxy-Request-Id, or the provider's own id, of "
-        "a request that has ended"
+        f"{request_id} is not in {ledger.name}; use the response header Llm-Proxy-Request-Id, or the provider's own "
+        "id, of a request that has ended"
     )

@@ -21,12 +21,13 @@ from tornado_proxy.cli.options.config_lookup import (
     PRICES,
     exit_on_errors,
     find_ledger,
+    find_recorded_project_id,
     find_surcharge,
     load_prices,
     readable,
 )
 from tornado_proxy.cli.options.format_option import format_option
-from tornado_proxy.cli.options.time_param import TimeParam
+from tornado_proxy.cli.options.time_param import TimeParam, check_times
 from tornado_proxy.cli.tables import replace_unprintable
 from tornado_proxy.domain.text import count_noun
 from tornado_proxy.ledger.backends import make_backend
@@ -57,7 +58,7 @@ What to do:
     "--since", type=TimeParam(), required=True, help="Started at or after: 2026-11-01 (UTC), a time, 24h or 7d ago."
 )
 @click.option("--until", type=TimeParam(), help="Started before.")
-@click.option("--project", "project_id", help="Only this project id.")
+@click.option("--project", "project_id", metavar="PROJECT", help="Only this project: its id, or its name in --config.")
 @click.option("--provider", type=click.Choice(PROVIDER_NAMES), help="Only this provider.")
 @click.option("--model", help="Only this model: that of the response, else the requested one.")
 @click.option("--dry-run", is_flag=True, help="Show the differences.  Required: there is no other mode.")
@@ -87,7 +88,9 @@ def recompute(
     # The option is required although it is the only mode: no user can believe that bills were changed.
     if not dry_run:
         raise click.UsageError(_NOT_A_DRY_RUN)
+    check_times(filters["since"], filters["until"])
     with exit_on_errors():
+        filters["project_id"] = find_recorded_project_id(config, url, filters["project_id"])
         price_config = readable(config, url)
         book, rate = load_prices(price_config, prices), find_surcharge(price_config)
         totals = Totals()

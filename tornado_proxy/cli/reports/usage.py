@@ -13,10 +13,16 @@ from typing import IO
 import click
 from rich.table import Table
 
-from tornado_proxy.cli.options.config_lookup import exit_on_errors, find_ledger, load_prices, readable
+from tornado_proxy.cli.options.config_lookup import (
+    exit_on_errors,
+    find_ledger,
+    find_recorded_project_id,
+    load_prices,
+    readable,
+)
 from tornado_proxy.cli.options.config_option import config_option
 from tornado_proxy.cli.options.format_option import format_option
-from tornado_proxy.cli.options.time_param import TimeParam
+from tornado_proxy.cli.options.time_param import TimeParam, check_times
 from tornado_proxy.cli.reports.cache_usage import print_cache_usage
 from tornado_proxy.cli.reports.usage_api_client import ApiQuery, fetch_sums, find_project, print_usage, read_token
 from tornado_proxy.cli.state.budgets import make_table, read_rows
@@ -55,7 +61,7 @@ _MIN_DECIMALS = 6
 @click.option("--ledger", "url", help="The URL of the ledger, such as sqlite:///PATH; replaces --config.")
 @click.option("--api", metavar="URL", help="The URL of a server's client port: show your own usage from there.")
 @click.option("--token-env", metavar="NAME", help="The environment variable with your token, for --api.")
-@click.option("--project", "project_id", help="Only this project id.")
+@click.option("--project", "project_id", metavar="PROJECT", help="Only this project: its id, or its name in --config.")
 @click.option("--room", help="Only this room.")
 @click.option("--participant", help="Only this participant.")
 @click.option("--user", help="Only this OAuth user: the subject, as records show it.")
@@ -134,7 +140,9 @@ def usage(
         raise click.UsageError(
             f"cannot group by {', '.join(unknown)}; known are {', '.join(GROUPS)}, label.NAME, annotation.NAME"
         )
+    check_times(filters["since"], filters["until"])
     with exit_on_errors():
+        filters["project_id"] = find_recorded_project_id(config, url, filters["project_id"])
         ledger, which = make_backend(find_ledger(config, url)), UsageFilter(**filters)
         if cache:
             print_cache_usage(ledger, which, load_prices(readable(config, url), None), output_format, sys.stdout)

@@ -17,7 +17,12 @@ import click
 from rich.table import Table
 
 from tornado_proxy.api.access_keys import show_key, show_keys, show_secret
-from tornado_proxy.cli.options.config_lookup import find_project_ids
+from tornado_proxy.cli.options.config_lookup import (
+    exit_on_errors,
+    find_project_id,
+    find_project_ids,
+    find_recorded_project_id,
+)
 from tornado_proxy.cli.options.config_option import config_option
 from tornado_proxy.cli.options.duration_param import parse_duration
 from tornado_proxy.cli.options.format_option import format_option
@@ -36,7 +41,9 @@ _CONFIG = config_option("The configuration that names the ledger and the project
 
 _SETTINGS = (
     click.argument("name"),
-    click.option("--project", required=True, metavar="ID", help="The id of the project that the key belongs to."),
+    click.option(
+        "--project", required=True, metavar="PROJECT", help="The id or name of the project that the key belongs to."
+    ),
     click.option("--participant", metavar="NAME", help="The participant that records name; default: NAME."),
     click.option(
         "--model",
@@ -125,7 +132,7 @@ def import_(config: Path, output_format: str, sha256: str, **options: Any) -> No
 
 @access_key.command("list")
 @_CONFIG
-@click.option("--project", metavar="ID", help="Only the keys of this project.")
+@click.option("--project", metavar="PROJECT", help="Only the keys of this project: its id or its name.")
 @format_option("table", "json")
 def list_(config: Path, project: str | None, output_format: str) -> None:
     """List all access keys, revoked ones included.
@@ -134,6 +141,8 @@ def list_(config: Path, project: str | None, output_format: str) -> None:
     Example:
       tornado-proxy access-key list --format json
     """
+    with exit_on_errors():
+        project = None if project is None else find_recorded_project_id(config, None, project)
     with open_state_store(config) as store:
         keys = [key for key in access_keys.list_keys(store) if project in (None, key.project_id)]
     if output_format == "json":
@@ -197,7 +206,7 @@ def _read_settings(config: Path, **options: Any) -> KeySettings:
     now = datetime.now(UTC)
     settings = KeySettings(
         name=options["name"],
-        project_id=options["project"],
+        project_id=find_project_id(config, options["project"]),
         participant=options["participant"],
         models=ModelPatterns(options["models"] or None),
         expires_at=None if options["expires_in"] is None else now + options["expires_in"],

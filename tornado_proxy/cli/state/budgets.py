@@ -27,6 +27,7 @@ from tornado_proxy.budgets.selection import (
     parse_until,
     parse_usd,
 )
+from tornado_proxy.cli.options.config_lookup import exit_on_errors, find_project_id
 from tornado_proxy.cli.options.config_option import config_option
 from tornado_proxy.cli.options.duration_param import parse_duration
 from tornado_proxy.cli.options.format_option import format_option
@@ -78,7 +79,8 @@ _UNTIL = click.option(
     metavar="TIME",
     default=Until.PERIOD_END.value,
     show_default=True,
-    help="When the limit of the file is in force again: an RFC 3339 time, 90s, 15m, 1h or 30d from now, or never.",
+    help="When the limit of the file is in force again: 2026-12-01 (UTC), an RFC 3339 time, 90s, 15m, 1h or 30d from "
+    "now, or never.",
 )
 
 
@@ -189,7 +191,9 @@ def lift(config: Path, until: str, output_format: str, **options: Any) -> None:
 
 
 def read_rows(config: Path, project_id: str | None) -> list[BudgetRow]:
-    """Return the budgets of all projects of a configuration, or of one."""
+    """Return the budgets of all projects of a configuration, or of one, by its id or name."""
+    with exit_on_errors():
+        project_id = None if project_id is None else find_project_id(config, project_id)
     with open_budgets(config) as budgets:
         at = now()
         if project_id is not None and project_id not in budgets.configured.budgets:
@@ -206,6 +210,8 @@ def _change(
     restore: bool,
 ) -> list[BudgetRow]:
     """Make a change, and return the budgets that it concerns."""
+    with exit_on_errors():
+        options["project_id"] = find_project_id(config, options["project_id"])
     selector = _read_selector(options)
     at = now()
     with open_budgets(config) as budgets:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from tornado_proxy.cli.options.config_lookup import find_project_ids
+from tornado_proxy.cli.options.config_lookup import exit_on_errors, find_project_id, find_project_ids
 from tornado_proxy.cli.options.config_option import config_option
 from tornado_proxy.cli.state.actor import find_actor
 from tornado_proxy.cli.state.state_store import open_state_store
@@ -41,6 +41,8 @@ def dashboard(
       tornado-proxy dashboard
       tornado-proxy dashboard --project 0c9f8a5e-9a1e-4f6b-8c43-1d2a7f6f0a10 --participant ada
     """
+    with exit_on_errors():
+        project_id = None if project_id is None else find_project_id(config, project_id)
     identity = _make_identity(project_id, caller)
     with open_state_store(config) as store:
         if sign_out_all:

@@ -15,7 +15,7 @@ import click
 from rich.table import Table
 
 from tornado_proxy.api.stops import show_stop, show_stops
-from tornado_proxy.cli.options.config_lookup import find_project_ids
+from tornado_proxy.cli.options.config_lookup import exit_on_errors, find_project_id, find_project_ids
 from tornado_proxy.cli.options.config_option import config_option
 from tornado_proxy.cli.options.format_option import format_option
 from tornado_proxy.cli.state.actor import find_actor
@@ -29,7 +29,7 @@ from tornado_proxy.state import stops
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 _OPTIONS = (
-    click.option("--project", metavar="ID", help="Only requests of this project."),
+    click.option("--project", metavar="PROJECT", help="Only requests of this project: its id or its name."),
     click.option("--participant", metavar="NAME", help="Only requests of this participant or user."),
     click.option("--agent-session", metavar="ID", help="Only requests of this agent session."),
     config_option("The configuration that names the ledger and the projects."),
@@ -59,7 +59,7 @@ def stop(config: Path, reason: str, *, list_all: bool, output_format: str, **nam
     Example:
       tornado-proxy stop --participant ada --reason "runaway agent"
     """
-    target = _make_target(**names)
+    target = _make_target(config, **names)
     with open_state_store(config) as store:
         if list_all:
             _print_stops(
@@ -84,7 +84,7 @@ def resume(config: Path, stop_id: str | None, output_format: str, **names: str |
     Example:
       tornado-proxy resume --participant ada
     """
-    target = _make_target(**names)
+    target = _make_target(config, **names)
     if (stop_id is None) == (target == StopTarget()):
         raise click.UsageError("name either the id of a stop, or the options that it was made with")
     with open_state_store(config) as store:
@@ -94,7 +94,9 @@ def resume(config: Path, stop_id: str | None, output_format: str, **names: str |
     click.echo(f"resumed {lifted.target}", err=True)
 
 
-def _make_target(project: str | None, participant: str | None, agent_session: str | None) -> StopTarget:
+def _make_target(config: Path, project: str | None, participant: str | None, agent_session: str | None) -> StopTarget:
+    with exit_on_errors():
+        project = None if project is None else find_project_id(config, project)
     return StopTarget(project, participant, agent_session)
 
 

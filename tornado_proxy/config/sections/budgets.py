@@ -39,6 +39,7 @@ class BudgetSettings:
 
 def check_budgets(document: Document, sections: object, path: DocumentPath, findings: Findings) -> None:
     """Add the faults of the list of budgets at `path`."""
+    first_of_kind: dict[object, int] = {}
     for index, section in enumerate(sections if isinstance(sections, list) else ()):
         at = (*path, index)
         if not isinstance(section, dict) or findings.has_fault(document, at):
@@ -47,6 +48,15 @@ def check_budgets(document: Document, sections: object, path: DocumentPath, find
             findings.add(document, at, "needs both per: label and label: NAME, or neither")
         if "start" in section:
             _check_start(document, section, at, findings)
+        first = first_of_kind.setdefault(_list_kind_members(section), index)
+        if first != index:
+            findings.add(document, at, f"limits the same spend in the same periods as number {first + 1}; remove one")
+
+
+def _list_kind_members(section: Mapping[str, Any]) -> object:
+    """Return the members that tell a budget from others, with their defaults."""
+    defaults = {"per": "project", "period": None, "of": "total", "start": None, "label": None}
+    return tuple(section.get(name, default) for name, default in defaults.items())
 
 
 def _check_start(document: Document, section: Mapping[str, Any], at: DocumentPath, findings: Findings) -> None:
