@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -38,11 +38,14 @@ def simulator() -> Simulator:
 
 
 @pytest.fixture(scope="module")
-def proxy(simulator: Simulator, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ProxyProcess]:
-    with (
-        running_simulator(simulator) as url,
-        running_proxy(tmp_path_factory.mktemp("objects"), url, constants=SHORT_POLL) as running,
-    ):
+def provider_url(simulator: Simulator) -> Iterator[str]:
+    with running_simulator(simulator) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def proxy(provider_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ProxyProcess]:
+    with running_proxy(tmp_path_factory.mktemp("objects"), provider_url, constants=SHORT_POLL) as running:
         yield running
 
 
@@ -287,10 +290,83 @@ def test_message_that_a_request_asks_to_keep_can_be_named_later(
 def test_message_that_is_not_kept_is_not_found(claude: anthropic.Anthropic) -> None:
     message_id = claude.messages.create(**MESSAGE).id
 
-    with pytest.raises(anthropic.NotFoundError):
+    with pytest.raises(anthropic.types.ThreadNotFoundError) as caught:
         claude.messages.create(
             **MESSAGE, extra_body={"thread": {"type": "continue", "previous_message_id": message_id}}
         )
+    assert (caught.value.type, caught.value.error_code) == ("not_found_error", "thread_not_found")
+
+
+def test_message_for_diagnostics_that_is_not_found_is_no_lost_thread(claude: anthropic.Anthropic) -> None:
+    with pytest.raises(anthropic.NotFoundError) as caught:
+        claude.messages.create(**MESSAGE, extra_body={"diagnostics": {"previous_message_id": FOREIGN}})
+
+    assert (caught.value.type, caught.value.error_code) == ("not_found_error", None)
+
+
+def test_sdk_sends_the_conversation_of_an_unknown_thread_again(
+    claude: anthropic.Anthropic, provider_url: str, simulator: Simulator
+) -> None:
+    thread = claude.beta.messages.thread(model="claude-haiku-4-5", max_tokens=50)
+    proxy_url, token = claude.base_url, claude.api_key
+    claude.base_url, claude.api_key = provider_url, ANTHROPIC_KEY
+    thread.send({"role": "user", "content": "first turn, not through the proxy"})
+    claude.base_url, claude.api_key = proxy_url, token
+    simulator.requests.clear()
+
+    thread.send({"role": "user", "content": "second turn"})
+
+    (request,) = simulator.requests
+    sent = json.loads(request.body)
+    assert sent["thread"] == {"type": "create"}
+    assert [message["role"] for message in sent["messages"]] == ["user", "assistant", "user"]
+
+
+@pytest.mark.parametrize(
+    "find",
+    [
+        pytest.param(lambda client: client.responses.retrieve(FOREIGN), id="response"),
+        pytest.param(lambda client: client.responses.delete(FOREIGN), id="delete"),
+        pytest.param(lambda client: client.responses.cancel(FOREIGN), id="cancel"),
+        pytest.param(lambda client: client.responses.input_items.list(FOREIGN), id="input items"),
+        pytest.param(lambda client: client.models.retrieve("gpt-unknown"), id="model"),
+        pytest.param(
+            lambda client: client.responses.create(model="gpt-4o-mini", input="on", previous_response_id=FOREIGN),
+            id="previous response",
+        ),
+        pytest.param(
+            lambda client: client.responses.create(model="gpt-4o-mini", input="on", conversation=FOREIGN),
+            id="conversation",
+        ),
+        pytest.param(lambda client: client.get("/nothing", cast_to=object), id="path"),
+    ],
+)
+def test_openai_sdk_raises_its_error_for_what_is_not_found(gpt: openai.OpenAI, find: Callable[[Any], Any]) -> None:
+    with pytest.raises(openai.NotFoundError) as caught:
+        find(gpt)
+
+    assert caught.value.type == "invalid_request_error"
+
+
+@pytest.mark.parametrize(
+    "find",
+    [
+        pytest.param(lambda client: client.messages.batches.retrieve(FOREIGN), id="batch"),
+        pytest.param(lambda client: client.messages.batches.cancel(FOREIGN), id="cancel"),
+        pytest.param(lambda client: client.messages.batches.delete(FOREIGN), id="delete"),
+        pytest.param(lambda client: client.messages.batches.list(after_id=FOREIGN), id="cursor"),
+        pytest.param(lambda client: client.models.retrieve("claude-unknown"), id="model"),
+        pytest.param(lambda client: client.messages.create(**MESSAGE, container=FOREIGN), id="container"),
+        pytest.param(lambda client: client.get("/v1/nothing", cast_to=object), id="path"),
+    ],
+)
+def test_anthropic_sdk_raises_its_error_for_what_is_not_found(
+    claude: anthropic.Anthropic, find: Callable[[Any], Any]
+) -> None:
+    with pytest.raises(anthropic.NotFoundError) as caught:
+        find(claude)
+
+    assert caught.value.type == "not_found_error"
 
 
 @pytest.mark.parametrize("content_type", ["application/sdp", "multipart/form-data; boundary=x", "text/plain", ""])

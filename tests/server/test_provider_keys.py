@@ -170,7 +170,7 @@ def test_responses_are_read_continued_and_deleted_with_the_key_that_made_them(
     gone = send(proxy, f"/v1/responses/{ids[1]}")
     assert (gone.status_code, gone.json()["error"]["code"]) == (404, "not_found")
     continued = send(proxy, "/v1/responses", {"model": "gpt-4o-mini", "input": "on", "previous_response_id": ids[1]})
-    assert continued.status_code == 404
+    assert (continued.status_code, continued.json()["error"]["code"]) == (404, "previous_response_not_found")
     assert len(simulator.requests) == 0
     assert send(proxy, f"/v1/responses/{ids[0]}", method="DELETE").status_code == 200
 

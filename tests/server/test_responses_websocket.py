@@ -134,7 +134,10 @@ def test_response_of_another_project_cannot_be_continued(proxy: ProxyProcess) ->
 
     rejected = asyncio.run(talk())
 
-    assert (rejected["type"], rejected["status"], rejected["error"]["code"]) == ("error", 404, "not_found")
+    assert (rejected["type"], rejected["status"]) == ("error", 404)
+    assert rejected["error"]["type"] == "invalid_request_error"
+    assert rejected["error"]["code"] == "previous_response_not_found"
+    assert rejected["error"]["param"] == "previous_response_id"
 
 
 def test_provider_that_closes_within_a_response_leaves_an_estimate(proxy: ProxyProcess) -> None:

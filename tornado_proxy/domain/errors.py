@@ -11,6 +11,7 @@
     │   │   │   ├── InsufficientScope       403 insufficient_scope
     │   │   │   └── Stopped                 403 stopped
     │   │   ├── NotFound                404
+    │   │   │   └── ContinuedNotFound       404 previous_response_not_found
     │   │   ├── MethodNotAllowed        405
     │   │   ├── RequestTimeout          408
     │   │   ├── BodyTooLarge            413
@@ -147,6 +148,15 @@ class NotFound(CallerError):
     status = 404
     kind = "not_found_error"
     code = "not_found"
+
+
+class ContinuedNotFound(NotFound):
+    """404: the message or response that the request continues is unknown, or belongs to another project."""
+
+    code = "previous_response_not_found"
+
+    def __init__(self, object_id: str) -> None:
+        super().__init__(f"{object_id} was not found, so it cannot be continued; send the whole conversation again")
 
 
 class MethodNotAllowed(CallerError):

@@ -76,6 +76,7 @@ class RequestFacts(msgspec.Struct, frozen=True):
     `usage_injected` is True if the proxy asked for usage itself.
     `inferred` are quantities that only the request states (characters to speak, seconds of uploaded audio).
     `references` are ids of provider objects that the body names; they must belong to the project.
+    `continues` is the one of them whose conversation the request continues.
     `session_query` is the query string for a WebSocket to the realtime session that the body describes.
     `seen_output_bytes` is the length of output text that earlier responses of the same work have shown.
     `charges_code_execution` is True if the provider charges the time of a container that runs code for the request, and
@@ -96,6 +97,7 @@ class RequestFacts(msgspec.Struct, frozen=True):
     inferred: tuple[Quantity, ...] = ()
     image: ImageFacts | None = None
     references: tuple[str, ...] = ()
+    continues: str | None = None
     response_format: str | None = None
     session_query: str | None = None
     seen_output_bytes: int = 0

@@ -9,6 +9,7 @@ import pytest
 from tornado_proxy.domain.errors import (
     BadRequest,
     BodyTooLarge,
+    ContinuedNotFound,
     Draining,
     LedgerUnavailable,
     MethodNotAllowed,
@@ -51,6 +52,12 @@ def test_error_has_anthropics_format_and_type_and_our_code(error: RequestError, 
     shown = {"type": kind, "message": "no", "code": code}
 
     assert json.loads(error_body(error, "req_1")) == {"type": "error", "error": shown, "request_id": "req_1"}
+
+
+def test_lost_thread_has_the_details_by_which_sdks_send_the_conversation_again() -> None:
+    shown = json.loads(error_body(ContinuedNotFound("msg_1"), "req_1"))["error"]
+
+    assert (shown["type"], shown["details"]) == ("not_found_error", {"error_code": "thread_not_found"})
 
 
 @pytest.mark.parametrize(

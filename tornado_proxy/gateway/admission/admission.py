@@ -150,7 +150,8 @@ class Admission:
         self.check_facts(context, parsed.facts)
         objects, made_with = context.endpoint.objects, None
         if parsed.facts.references or isinstance(objects, OwnedObject | OwnedList):
-            made_with = await self._ownership.require_own(context, parsed.facts.references)
+            references, continues = parsed.facts.references, parsed.facts.continues
+            made_with = await self._ownership.require_own(context, references, continues=continues)
         accesses = find_list_accesses(context, made_with) if isinstance(objects, OwnedList) else ()
         access, *_ = accesses or (caller_access(context.snapshot, context.provider, context.caller, made_with),)
         headers = forwarded_headers(context.request.headers, access, context.request.token)
@@ -267,7 +268,8 @@ class Admission:
         if frame.facts is not None and frame.facts.terms.cache_ttl is not None:
             self.admit_spends(context, frame.facts.priced_spends, now)
         if frame.references:
-            await self._ownership.require_own(context, frame.references, session.access)
+            continues = None if frame.facts is None else frame.facts.continues
+            await self._ownership.require_own(context, frame.references, session.access, continues=continues)
         if frame.facts is None or session.billed_elsewhere:
             return None
         start = start_request(context, frame.facts, new_request_id(), now, session=session_id)

@@ -18,7 +18,11 @@ def require_visible_model(context: RequestContext[HttpEndpoint]) -> None:
     if model is None or context.snapshot.settings.models_list == "provider":
         return
     if not usable_model(context, model):
-        raise NotFound(f"the model {model[:100]!r} does not exist, or you have no access to it", code="model_not_found")
+        raise NotFound(
+            f"the model {model[:100]!r} does not exist, or you have no access to it",
+            code="model_not_found",
+            param="model",
+        )
 
 
 def usable_model(context: RequestContext[Endpoint], model: str) -> bool:

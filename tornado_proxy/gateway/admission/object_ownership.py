@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping
 from typing import Protocol
 from urllib.parse import parse_qsl
 
-from tornado_proxy.domain.errors import NotFound
+from tornado_proxy.domain.errors import ContinuedNotFound, NotFound
 from tornado_proxy.domain.identity import KeyId
 from tornado_proxy.domain.record import ObjectOwner
 from tornado_proxy.gateway.context import RequestContext
@@ -60,7 +60,12 @@ class ObjectOwnership:
             self._recent.popitem(last=False)
 
     async def require_own(
-        self, context: RequestContext[Endpoint], references: Iterable[str], access: ProviderAccess | None = None
+        self,
+        context: RequestContext[Endpoint],
+        references: Iterable[str],
+        access: ProviderAccess | None = None,
+        *,
+        continues: str | None = None,
     ) -> KeyId | None:
         """Check the object in the path and those that the body refers to.
 
@@ -70,6 +75,7 @@ class ObjectOwnership:
             context: The request.
             references: The ids of the objects that the body, or the frame of a session, refers to.
             access: The access of the session; None for a request, whose access follows from the result.
+            continues: The one of `references` whose conversation the request continues.
 
         Raises:
             NotFound: one of them is not the project's own, and the account is not the project's alone.
@@ -79,15 +85,15 @@ class ObjectOwnership:
         own = {object_id: owner for object_id, owner in owners.items() if _is_own(context, object_id, owner)}
         made_with = next((owner.key for owner in own.values() if owner is not None and owner.key is not None), None)
         if access is None and (made_with is not None or context.caller.session is not None):
-            access = caller_access(context.snapshot, context.provider, context.caller, made_with)
+            access = _find_access(context, made_with, continues)
         # A project that has an account of its own can have made the first object in the shared one.
         if not (context.has_own_key if access is None else access.exclusive):
             for object_id in object_ids:
                 if object_id not in own or _is_of_own_account(own[object_id], access):
-                    raise _not_found(object_id)
+                    raise _not_found(object_id, continues)
         for object_id, owner in owners.items():
             if object_id not in own and owner is not None and _is_of_key(owner, context, access):
-                raise _not_found(object_id)
+                raise _not_found(object_id, continues)
         return made_with
 
     async def visible_objects(
@@ -114,8 +120,19 @@ class ObjectOwnership:
         return await self._ledger.owner_of(provider, object_id) or self._recent.get((provider, object_id))
 
 
-def _not_found(object_id: str) -> NotFound:
-    return NotFound(f"{object_id[:100]} was not found")
+def _find_access(context: RequestContext[Endpoint], made_with: KeyId | None, continues: str | None) -> ProviderAccess:
+    """Return the access with the key `made_with`; raise NotFound if it is not configured any more."""
+    try:
+        return caller_access(context.snapshot, context.provider, context.caller, made_with)
+    except NotFound:
+        if continues is None:
+            raise
+        raise _not_found(continues, continues) from None
+
+
+def _not_found(object_id: str, continues: str | None) -> NotFound:
+    shown = object_id[:100]
+    return ContinuedNotFound(shown) if object_id == continues else NotFound(f"{shown} was not found")
 
 
 def _is_of_key(owner: ObjectOwner, context: RequestContext[Endpoint], access: ProviderAccess | None) -> bool:

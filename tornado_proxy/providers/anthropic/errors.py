@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from tornado_proxy.domain.errors import RequestError
+from tornado_proxy.domain.errors import ContinuedNotFound, RequestError
 
 #: Error types by HTTP status.  405, 408, 431 and 503 are not on its page; each has the type of the nearest status,
 #: because a client that branches on the type knows no other words.
@@ -28,7 +28,11 @@ _TYPES = {
 def error_body(error: RequestError, request_id: str) -> bytes:
     """Return `{"type": "error", "error": {"type", "message", "code"}, "request_id"}`.
 
-    `code` is the proxy's own stable error code; Anthropic's errors have none.
+    `code` is the proxy's own stable error code; Anthropic's errors have none.  Anthropic's `details.error_code` is
+    stated for a lost thread, because its SDKs send the whole conversation again when they read it.
     """
-    shown = {"type": _TYPES.get(error.status, "api_error"), "message": error.message, "code": error.code}
+    shown: dict[str, object] = {"type": _TYPES.get(error.status, "api_error"), "message": error.message}
+    if isinstance(error, ContinuedNotFound):
+        shown["details"] = {"error_code": "thread_not_found"}  # anthropic 2.14, ThreadNotFoundError
+    shown["code"] = error.code
     return json.dumps({"type": "error", "error": shown, "request_id": request_id}).encode()

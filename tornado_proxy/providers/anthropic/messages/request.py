@@ -91,6 +91,7 @@ def read_facts(body: bytes, members: Mapping[str, Any]) -> RequestFacts:
         terms=Terms(service_tier=tier, cache_ttl=find_cache_ttl(body)),
         body_bytes=len(body),
         references=_read_references(members),
+        continues=_read_continued(members),
         work=read_work(members, body),
         charges_code_execution=charges_code_execution(tool_types),
         names_response=any(isinstance(members.get(name), dict) for name in _NAMING),
@@ -152,6 +153,13 @@ def _read_models(entries: list[Any], body: bytes, name: str) -> Iterator[tuple[s
         except InvalidBody as error:
             raise InvalidBody(f"{error.message} (in an entry of {name})", param=name) from None
         yield model, speed
+
+
+def _read_continued(members: Mapping[str, Any]) -> str | None:
+    """Return the id of the message after which the request continues a thread; the walk adds it to the references."""
+    thread = members.get("thread")
+    previous = thread.get("previous_message_id") if isinstance(thread, dict) else None
+    return previous if isinstance(previous, str) else None
 
 
 def _read_references(members: Mapping[str, Any]) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from tornado_proxy.domain.errors import InvalidBody, RequestError
 from tornado_proxy.domain.request import RequestFacts, Spend
 from tornado_proxy.domain.usage import Meter
+from tornado_proxy.providers.openai.errors import show_error
 from tornado_proxy.providers.openai.realtime.session_config import session_spends
 from tornado_proxy.providers.openai.request_members import REALTIME_RULES
 from tornado_proxy.providers.shared.body_walk import add_findings, walk_content
@@ -61,13 +62,7 @@ def error_event(error: RequestError, client_event_id: str | None, event_id: str)
         {
             "type": "error",
             "event_id": event_id,
-            "error": {
-                "type": error.kind,
-                "code": error.code,
-                "message": error.message,
-                "param": error.param,
-                "event_id": client_event_id,
-            },
+            "error": {**show_error(error), "event_id": client_event_id},
         },
         separators=(",", ":"),
     )

@@ -110,6 +110,7 @@ def parse(request: RequestView) -> ParsedRequest:
         terms=terms,
         body_bytes=len(body),
         background=read_flag(members, "background"),
+        continues=read_text(members, "previous_response_id"),
         references=(*_continued_objects(members), *referenced_containers(tools), *_item_references(items)),
         work=_read_work(members, tools, body),
         described=read_described(members, _DESCRIBED),

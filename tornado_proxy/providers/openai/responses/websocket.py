@@ -41,6 +41,7 @@ from tornado_proxy.providers.contract import (
     WorkRejected,
     WorkStarted,
 )
+from tornado_proxy.providers.openai.errors import show_error
 from tornado_proxy.providers.openai.request_members import RULES
 from tornado_proxy.providers.openai.responses.endpoint import input_tool_spends, parse
 from tornado_proxy.providers.openai.responses.stream_reader import FIRST_EVENTS, TERMINAL_EVENTS, ResponseStreamReader
@@ -134,8 +135,7 @@ class ResponsesSocketReader:
         """Return the provider's `error` event, and forget the response that `frame` requested."""
         if frame.facts is not None:
             self._forget_request(frame.lane, newest=True)
-        shown = {"type": error.kind, "code": error.code, "message": error.message, "param": error.param}
-        event = {"type": "error", "event_id": event_id, "status": error.status, "error": shown}
+        event = {"type": "error", "event_id": event_id, "status": error.status, "error": show_error(error)}
         if frame.lane:
             event["stream_id"] = frame.lane
         return json.dumps(event, separators=(",", ":"))
