@@ -66,3 +66,18 @@ def test_deadline_can_be_reached_early_and_calls_back_once() -> None:
         return events
 
     assert asyncio.run(run()) == ["reached", "reach has returned"]
+
+
+def test_deadlines_of_now_do_not_delay_a_later_one() -> None:
+    async def run() -> tuple[int, int]:
+        calls: list[None] = []
+        deadline = Deadline(asyncio.get_running_loop(), lambda: calls.append(None))
+        deadline.set(5000)
+        deadline.set(0)
+        await asyncio.sleep(0.01)
+        calls_of_now = len(calls)
+        deadline.set(20)
+        await asyncio.sleep(0.1)
+        return calls_of_now, len(calls)
+
+    assert asyncio.run(run()) == (1, 2)

@@ -289,17 +289,20 @@ class LoopSockets:
 class Deadline:
     """Calls `on_reached` from the event loop when the deadline has passed, never from within set().
 
-    libcurl moves its deadline four times per exchange, mostly to a later time.  A started timer therefore keeps
-    running, and checks the deadline again when it fires: that is cheaper than to cancel and start one per move.
+    libcurl moves its deadline four times per exchange: to now when it starts, then to the end of its connect timeout.
+    A started timer therefore keeps running, and checks the deadline again when it fires: that is cheaper than to cancel
+    and start one per move.  A deadline that is now has a callback of its own, so that the timer is kept for later ones.
     """
 
-    __slots__ = ("_at", "_fires_at", "_loop", "_on_reached", "_timer")
+    __slots__ = ("_at", "_fires_at", "_loop", "_on_reached", "_soon", "_timer")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, on_reached: Callable[[], None]) -> None:
         self._loop = loop
         self._on_reached = on_reached
         self._at: float | None = None
-        self._timer: asyncio.Handle | None = None
+        #: The callback of the next turn of the loop.
+        self._soon: asyncio.Handle | None = None
+        self._timer: asyncio.TimerHandle | None = None
         self._fires_at = 0.0
 
     def set(self, milliseconds: int) -> None:
@@ -308,37 +311,53 @@ class Deadline:
             self._at = None
             return
         self._at = self._loop.time() + milliseconds / 1000
-        if self._timer is None or self._at < self._fires_at:
-            self._start_timer(milliseconds / 1000)
+        if milliseconds:
+            self._start_timer(self._at)
+        elif self._soon is None:
+            self._soon = self._loop.call_soon(self._fire_soon)
 
     def reach(self) -> None:
         """Call `on_reached` now, if there is a deadline."""
         if self._at is not None:
-            self.clear()
+            self._at = None
+            self._cancel_soon()
             self._on_reached()
 
     def clear(self) -> None:
-        """Remove the deadline and cancel the timer."""
+        """Remove the deadline and cancel the callbacks."""
         self._at = None
+        self._cancel_soon()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
-    def _start_timer(self, seconds: float) -> None:
-        assert self._at is not None
+    def _cancel_soon(self) -> None:
+        if self._soon is not None:
+            self._soon.cancel()
+            self._soon = None
+
+    def _start_timer(self, at: float) -> None:
+        """Let the timer fire at `at` (loop time), unless it fires earlier."""
         if self._timer is not None:
+            if self._fires_at <= at:
+                return
             self._timer.cancel()
-        self._fires_at = self._at
-        # call_soon for 0 s: libcurl asks for it on every start, and it is cheaper than a timer.
-        self._timer = self._loop.call_later(seconds, self._fire) if seconds > 0 else self._loop.call_soon(self._fire)
+        self._fires_at = at
+        self._timer = self._loop.call_at(at, self._fire)
+
+    def _fire_soon(self) -> None:
+        self._soon = None
+        self._check()
 
     def _fire(self) -> None:
         self._timer = None
+        self._check()
+
+    def _check(self) -> None:
         if self._at is None:
             return
-        remaining_s = self._at - self._loop.time()
-        if remaining_s > 0:
-            self._start_timer(remaining_s)
+        if self._at > self._loop.time():
+            self._start_timer(self._at)
         else:
             self._at = None
             self._on_reached()
