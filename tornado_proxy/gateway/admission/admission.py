@@ -63,6 +63,9 @@ from tornado_proxy.upstream.credentials import (
 )
 from tornado_proxy.wire.annotations import require_annotations
 
+# A name of its own: the union would be made anew for each request.
+_OWNED = OwnedObject | OwnedList
+
 
 class Admission:
     """Admits requests, upgrades and frames."""
@@ -149,7 +152,7 @@ class Admission:
     ) -> AdmittedRequest:
         self.check_facts(context, parsed.facts)
         objects, made_with = context.endpoint.objects, None
-        if parsed.facts.references or isinstance(objects, OwnedObject | OwnedList):
+        if parsed.facts.references or isinstance(objects, _OWNED):
             references, continues = parsed.facts.references, parsed.facts.continues
             made_with = await self._ownership.require_own(context, references, continues=continues)
         accesses = find_list_accesses(context, made_with) if isinstance(objects, OwnedList) else ()

@@ -292,7 +292,8 @@ def find_strings(body: bytes, names: Iterable[bytes]) -> frozenset[bytes]:
     """Return those of `names` that are in `body`, within quotation marks."""
     texts = _list_short_texts(body) if len(body) >= MIN_SPLIT_BYTES else None
     if texts is None:
-        return frozenset([name for name in names if body.find(b'"%b"' % name) >= 0])
+        # The name alone first: nearly every body has none of them, and the quoted one is made for each search.
+        return frozenset([name for name in names if body.find(name) >= 0 and body.find(b'"%b"' % name) >= 0])
     return frozenset(names).intersection(texts)
 
 
