@@ -10,10 +10,10 @@ reject(...)    ──> access log and metrics; nothing was sent, so the ledger g
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgspec
 from msgspec import structs
@@ -116,13 +116,13 @@ class Recorder:
         #: Counts refusals that a caller gets again and again.
         self.refusals = RepeatedRefusals()
 
-    async def begin(self, intent: RequestIntent) -> None:
-        """Store the intent; the request may be sent when this returns.
+    def begin(self, intent: RequestIntent) -> Coroutine[Any, Any, None]:
+        """Store the intent; the request may be sent when the result is done.
 
         Raises:
             LedgerUnavailable: the intent could not be stored, so the request must not be sent.
         """
-        await self._ledger.begin(intent)
+        return self._ledger.begin(intent)
 
     def created(self, intent: RequestIntent, object_id: str) -> None:
         """Make a created object the project's own now: its next request may come before the record is written."""

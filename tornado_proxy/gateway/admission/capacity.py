@@ -115,12 +115,12 @@ class Capacity:
 
     def discard(self, request: InFlight) -> None:
         """Stop counting a request that has ended, has arrived, or will not arrive."""
-        for requests in (self._in_flight, self._arriving):
-            project_id = requests.pop(request, None)
-            if project_id is not None:
-                left = self._by_project.pop(project_id) - 1
-                if left:
-                    self._by_project[project_id] = left
+        counted = self._in_flight if request in self._in_flight else self._arriving
+        project_id = counted.pop(request, None)
+        if project_id is not None:
+            left = self._by_project.pop(project_id) - 1
+            if left:
+                self._by_project[project_id] = left
         if self._idle is not None and not self._in_flight and not self._arriving and not self._idle.done():
             self._idle.set_result(None)
 

@@ -156,8 +156,6 @@ class GroupCommitLedger:
         """Append a record to the intent log; finish() stores it."""
         if not self._closed_reason:
             self._open_intents.log_record(record)
-            if self._open_intents.is_full:
-                self._rotate()
 
     def finish(self, record: RequestRecord) -> asyncio.Future[None]:
         """Store a record; after close() write it to the journal, which the next open() reads."""
