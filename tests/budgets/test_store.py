@@ -278,6 +278,25 @@ def test_request_counts_in_the_period_in_which_it_began(budgets: BudgetsUnderTes
     assert by_day == {28: Decimal("0.1"), 29: Decimal("0.2")}
 
 
+def test_total_counts_and_limits_from_its_start_on(budgets: BudgetsUnderTest) -> None:
+    later = NOW + timedelta(days=2)
+    kind = CounterKind(Scope.PROJECT, Period.TOTAL, start=later.date())
+    budgets.store.folding.register([kind], NOW)
+    assert budgets.reserve("before", "0.7", "0.1", kind=kind) is None
+    budgets.write(record("before", "0.5"))
+    budgets.store.folding.fold()
+    assert budgets.store.folding.correct(NOW) == 0
+
+    assert budgets.reserve("first", "0.7", "0.1", kind=kind, at=later) is None
+    budgets.write(record("first", "0.2", at=later))
+    budgets.store.folding.fold()
+
+    refusal = budgets.reserve("second", "0.7", "0.1", kind=kind, at=later)
+    assert refusal is not None
+    assert refusal.counter.settled == Decimal("0.2")
+    assert budgets.store.folding.correct(later) == 0
+
+
 def test_subtotal_counts_without_surcharge(budgets: BudgetsUnderTest) -> None:
     subtotal = CounterKind(Scope.PROJECT, Period.MONTH, Amount.SUBTOTAL)
     budgets.store.folding.register([subtotal], NOW)

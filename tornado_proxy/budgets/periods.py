@@ -5,7 +5,7 @@ from __future__ import annotations
 from calendar import monthrange
 from datetime import UTC, date, datetime, time, timedelta
 
-from tornado_proxy.domain.budgets.counter import Interval, Period
+from tornado_proxy.domain.budgets.counter import CounterKind, Interval, Period
 
 #: The start of the total of a budget that names no start.
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -36,6 +36,11 @@ def find_interval(period: Period, start: date | None, at: datetime) -> Interval:
             return Interval(_EPOCH if start is None else _midnight(start), None)
         case Period.MONTH | Period.QUARTER:
             return _find_months(_MONTHS[period], start or date(1970, 1, 1), at.date())
+
+
+def has_begun(kind: CounterKind, at: datetime) -> bool:
+    """Return False if `kind` is a total that counts from a later day than that of `at`."""
+    return kind.start is None or kind.period is not Period.TOTAL or kind.start <= at.date()
 
 
 def _find_months(length: int, start: date, day: date) -> Interval:

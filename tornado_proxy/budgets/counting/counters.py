@@ -10,7 +10,7 @@ from datetime import datetime
 from decimal import Decimal
 from functools import lru_cache
 
-from tornado_proxy.budgets.periods import find_interval
+from tornado_proxy.budgets.periods import find_interval, has_begun
 from tornado_proxy.domain.budgets.budget_limits import BudgetLimits
 from tornado_proxy.domain.budgets.counter import (
     TOKEN_TOTAL,
@@ -103,6 +103,8 @@ Counters = Mapping[CounterKey, CounterState]
 
 def make_keys(kind: CounterKind, spender: Spender, at: datetime) -> list[CounterKey]:
     """Return the keys of the counters of `kind` that count a spender's requests of `at`."""
+    if not has_begun(kind, at):
+        return []
     return [make_key(kind, spender.project_id, subject, at) for subject in spender.subjects(kind)]
 
 

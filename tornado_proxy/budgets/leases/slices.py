@@ -23,6 +23,7 @@ import msgspec
 
 from tornado_proxy.budgets.counting.counters import CounterKey, make_key
 from tornado_proxy.budgets.limits.rate_slices import RateSlices
+from tornado_proxy.budgets.periods import has_begun
 from tornado_proxy.domain.budgets.budget import Budget
 from tornado_proxy.domain.budgets.counter import Amount
 from tornado_proxy.domain.budgets.reservation import BudgetedSpender, Reservation
@@ -371,9 +372,12 @@ def _sum_by_slice(requests: Iterable[LeasedRequest]) -> Mapping[Slice, Decimal]:
 
 
 def key_budgets(reservation: Reservation) -> Iterator[tuple[CounterKey, Budget]]:
-    """Yield the counter that each budget of a request limits; none for a budget whose subject the request has not."""
+    """Yield the counter that each budget of a request limits.
+
+    None for a budget whose subject the request has not, or that has not begun.
+    """
     spender = reservation.budgeted.spender
     for budget in reservation.budgeted.budgets:
         subject = spender.subject(budget.kind) if budget.subject is None else budget.subject
-        if subject is not None:
+        if subject is not None and has_begun(budget.kind, reservation.at):
             yield make_key(budget.kind, spender.project_id, subject, reservation.at), budget
