@@ -100,6 +100,21 @@ def test_record_of_the_ledger_frees_its_reservation(budgets: BudgetsUnderTest) -
     asyncio.run(run())
 
 
+def test_request_waits_for_the_record_of_one_that_has_ended(budgets: BudgetsUnderTest) -> None:
+    async def run() -> Refusal | None:
+        async with open_keeper(budgets) as keeper:
+            at = now()
+            assert await keeper.reserve(reservation("a", "0.8", BUDGET, at=at)) is None
+            strict = Budget(MONTH, Decimal(1), strict=True)
+            next_one = asyncio.create_task(keeper.reserve(reservation("b", "0.8", strict, at=at)))
+            await keeper.read(lambda _: None)  # the thread has looked at the second request
+            assert not next_one.done()
+            await asyncio.to_thread(budgets.write, record("a", "0.1", at=at))
+            return await next_one
+
+    assert asyncio.run(run()) is None
+
+
 def test_released_request_reserves_nothing(budgets: BudgetsUnderTest) -> None:
     async def run() -> None:
         async with open_keeper(budgets) as keeper:

@@ -352,6 +352,28 @@ def test_session_ends_with_an_error_and_1008_when_the_budget_is_spent(realtime_p
     asyncio.run(run())
 
 
+def test_agent_that_sends_one_request_after_another_is_refused_none(realtime_proxy: ProxyProcess) -> None:
+    """Each request can cost 0.00067 USD, more than the budget of 0.0001, and costs 0.0000106."""
+    request: dict[str, Any] = {"model": "gpt-4o-mini", "input": "go on", "max_output_tokens": 16}
+
+    async def run() -> list[str]:
+        headers = {"Authorization": f"Bearer {mint(name='agent')}"}
+        url = websocket_url(realtime_proxy, "/v1/responses", "")
+        ends = []
+        async with websockets.connect(url, additional_headers=headers) as socket:
+            for _ in range(4):
+                await socket.send(json.dumps({"type": "response.create", **request}))
+                event: dict[str, Any] = {"type": ""}
+                while event["type"] not in ("response.completed", "response.incomplete", "error"):
+                    event = json.loads(await asyncio.wait_for(socket.recv(), TIMEOUT_S))
+                ends.append(event["type"])
+        return ends
+
+    assert asyncio.run(run()) == ["response.incomplete"] * 4
+    with openai.OpenAI(base_url=realtime_proxy.base_url + "/v1", api_key=mint(name="agent"), max_retries=0) as client:
+        assert [client.responses.create(**request).status for _ in range(4)] == ["incomplete"] * 4
+
+
 def test_responses_socket_of_a_spent_budget_is_refused(realtime_proxy: ProxyProcess) -> None:
     async def run() -> None:
         headers = {"Authorization": f"Bearer {mint(name='socket')}"}

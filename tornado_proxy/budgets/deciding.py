@@ -2,14 +2,17 @@
 
 A request that only reservations or a limit refuse can be refused by slices of which nothing is used.  So this process
 gives back its idle parts, asks the others for theirs, and decides again when all have answered, or after two seconds.
+
+The reservations can also be those of requests that have ended: an agent sends the next one some milliseconds after the
+last byte of a response, and the record is committed and counted later.  So a request waits for that, too.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from tornado_proxy.budgets.counting.counters import CounterKey
@@ -23,6 +26,10 @@ from tornado_proxy.domain.budgets.reservation import Reservation
 #: Seconds that a request waits for what other processes have idle, and between two looks at whether they gave it back.
 _ANSWER_S = 2.0
 _ANSWER_POLL_S = 0.02
+
+#: Seconds that a request waits for the records of requests that have ended: they are committed within 0.1 s, and a busy
+#: disk takes longer.
+_COUNT_S = 0.3
 
 #: Seconds between two searches for dead processes because streams are refused.
 _DEAD_SEARCH_S = 1.0
@@ -38,12 +45,19 @@ class Demand:
 
 @dataclass(frozen=True, slots=True)
 class _Blocked:
-    """A request that waits, until `deadline` (monotonic), for what other processes have idle of counters or limits."""
+    """A request that waits since `began` (monotonic).
+
+    Attributes:
+        keys, limits: The counters and limits of which other processes give back what they have idle; none if only
+            records are to be counted.
+        cursor: The last record that was counted when the request was decided about.
+    """
 
     demand: Demand
     keys: Collection[CounterKey]
     limits: Collection[BucketKey]
-    deadline: float
+    began: float
+    cursor: int = 0
 
 
 class Decisions:
@@ -70,24 +84,44 @@ class Decisions:
             store.rate_leasing.return_idle(limits)
             # Both are asked.
             if any([store.leasing.recall(keys), store.rate_leasing.recall(limits)]):
-                deadline = time.monotonic() + _ANSWER_S
-                self._blocked += [_Blocked(demand, keys, limits, deadline) for demand in blocked]
+                waiting = [_Blocked(demand, keys, limits, time.monotonic()) for demand in blocked]
             else:
                 # The slices in the way were this process's own, or have been given back in the meantime.
                 results |= self._reserve(store, blocked)
-                blocked = []
+                waiting = [_Blocked(demand, (), (), time.monotonic()) for demand in blocked]
+            kept = self._keep_waiting(store, waiting, results)
+            blocked = [one.demand for one in kept]
+            self._blocked += kept
         self._answer([(demand.done, result) for demand, result in results.items() if demand not in blocked])
 
     def retry(self, store: BudgetStore, *, is_last: bool) -> None:
-        """Decide about requests for which the other processes have given back their idle parts."""
+        """Decide about requests again: other processes have given back their idle parts, or records were counted."""
         if not self._blocked:
             return
-        now = time.monotonic()
-        ready = [one for one in self._blocked if is_last or now >= one.deadline or _is_answered(store, one)]
+        cursor, now = store.count(), time.monotonic()
+        ready = [one for one in self._blocked if is_last or one.cursor != cursor or _is_due(store, one, now)]
         # Not before their results: if the database fails, take_waiting() has them.
         results = self._reserve(store, [one.demand for one in ready if not one.demand.done.cancelled()])
-        self._blocked = [one for one in self._blocked if one not in ready]
-        self._answer([(demand.done, result) for demand, result in results.items()])
+        kept = [] if is_last else self._keep_waiting(store, ready, results)
+        self._blocked = [one for one in self._blocked if one not in ready] + kept
+        still = [one.demand for one in kept]
+        self._answer([(demand.done, result) for demand, result in results.items() if demand not in still])
+
+    def _keep_waiting(
+        self, store: BudgetStore, waiting: Sequence[_Blocked], results: Mapping[Demand, Refusal | None]
+    ) -> list[_Blocked]:
+        """Return those of the requests that wait further: they can be admitted when all have answered and counted."""
+        cursor, now = store.read_cursor(), time.monotonic()
+        kept = []
+        for one in waiting:
+            refusal = results.get(one.demand)
+            if not _is_in_the_way(one.demand, refusal):
+                continue
+            if _waits_for_others(store, one, now):
+                kept.append(replace(one, cursor=cursor))
+            elif isinstance(refusal, BudgetRefusal) and now < one.began + _COUNT_S:
+                kept.append(replace(one, keys=(), limits=(), cursor=cursor))
+        return kept
 
     def take_waiting(self) -> list[Demand]:
         """Return the requests that wait for other processes; they wait no more."""
@@ -126,8 +160,17 @@ def _list_limits(result: Refusal | None) -> Iterable[BucketKey]:
     return [find_bucket_key(state.claim) for state in result.states] if isinstance(result, RateRefusal) else []
 
 
-def _is_answered(store: BudgetStore, blocked: _Blocked) -> bool:
-    return store.leasing.is_answered(blocked.keys) and store.rate_leasing.is_answered(blocked.limits)
+def _waits_for_others(store: BudgetStore, blocked: _Blocked, now: float) -> bool:
+    """Return True if other processes have not answered yet."""
+    if not (blocked.keys or blocked.limits) or now >= blocked.began + _ANSWER_S:
+        return False
+    return not (store.leasing.is_answered(blocked.keys) and store.rate_leasing.is_answered(blocked.limits))
+
+
+def _is_due(store: BudgetStore, blocked: _Blocked, now: float) -> bool:
+    if blocked.keys or blocked.limits:
+        return not _waits_for_others(store, blocked, now)
+    return now >= blocked.began + _COUNT_S
 
 
 def _is_out_of_streams(result: Refusal | None) -> bool:

@@ -37,6 +37,7 @@ from tornado_proxy.budgets.counting.counters import (
     read_own_counters,
     write_counter,
 )
+from tornado_proxy.budgets.counting.cursor import read_cursor
 from tornado_proxy.budgets.counting.folding import Folding, OpenScratch
 from tornado_proxy.budgets.counting.ledger_records import RecordGroup
 from tornado_proxy.budgets.counting.record_source import RecordSource
@@ -249,6 +250,16 @@ class BudgetStore:
     def is_far(self) -> bool:
         """True if all counters that this process has leased have much left, and projects no limit of USD per minute."""
         return not (self._slices.is_near or self.folding.brakes)
+
+    def count(self) -> int:
+        """Count some of the records that the ledger has committed, and free their reservations; return the cursor."""
+        self.folding.fold_batch()
+        self.sync_leases()
+        return self.read_cursor()
+
+    def read_cursor(self) -> int:
+        """Return the seq of the last record of the ledger that is counted."""
+        return read_cursor(self._budgets)
 
     def answer_recalls(self) -> None:
         """Give back what other processes need, and lease units of limits, which cannot be taken for long."""
