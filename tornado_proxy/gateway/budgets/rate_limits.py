@@ -59,8 +59,8 @@ def require_fitting_tokens(claims: tuple[RateClaim, ...], context: RequestContex
         if claim.unit is RateUnit.TOKENS and claim.units > claim.limit:
             raise BadRequest(
                 f"this request can use {claim.units} tokens, and {_describe_owner(claim, context)} is limited to "
-                f"{claim.limit} per minute; set a lower limit of output tokens, or ask an admin of project "
-                f"{context.project.name} to raise the limit"
+                f"{claim.limit} per minute; make it smaller, such as by limits of output tokens and tool calls, or ask "
+                f"an admin of project {context.project.name} to raise the limit"
             )
 
 

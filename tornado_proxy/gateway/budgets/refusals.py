@@ -34,7 +34,7 @@ def make_budget_error(refusal: BudgetRefusal, context: RequestContext[Endpoint])
     if counter.settled < budget.limit:
         return BudgetExceeded(
             f"{name} has {left} USD left{until}, and this request can cost {format_usd(refusal.bound)} USD; "
-            f"set a lower limit of output tokens, or {ask}",
+            f"make it smaller, such as by limits of output tokens and tool calls, or {ask}",
         )
     return BudgetExceeded(
         f"{name} is spent: {format_usd(counter.settled)} of {format_usd(budget.limit)} USD{until}; {ask}"
