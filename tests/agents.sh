@@ -1,9 +1,11 @@
 #!/usr/bin/env bash
-# Have Codex CLI and Claude Code, installed from npm, each send a prompt through the proxy to the simulator.
+# Have Codex CLI and Claude Code, installed from npm, send prompts through the proxy to the simulator: over a WebSocket and
+# HTTP, within budgets and limits, and refused by each of them, with the message that the user of an agent sees.
 # Needs Node.js 20 and npm; not part of the test suite.  Run it from any folder: bash tests/agents.sh
 # AGENTS names a folder whose node_modules/ holds both; without it they are installed for this run.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+root=$PWD
 work=$(mktemp -d)
 trap 'kill "${server:-}" 2>/dev/null || true; rm -rf "$work"' EXIT
 
@@ -14,53 +16,115 @@ if [ -z "${AGENTS:-}" ]; then
     (cd "$agents/node_modules/@anthropic-ai/claude-code" && { [ ! -f install.cjs ] || node install.cjs; })
 fi
 
-env -u OPENAI_API_KEY -u ANTHROPIC_API_KEY \
-    .test-venv/bin/tornado-proxy demo --port 0 --admin-port 0 --dir "$work/demo" >"$work/demo.out" 2>"$work/demo.log" &
+export PYTHONPATH=$root
+tornado_proxy() { "$root/.test-venv/bin/python" -m tornado_proxy "$@"; }
+wait_for() {
+    for _ in $(seq 300); do [ "$(grep -c "$1" "$2")" -ge "${3:-1}" ] && return; sleep 0.1; done
+    echo "no $1 in $2" >&2 && exit 1
+}
+
+unset OPENAI_API_KEY ANTHROPIC_API_KEY ANTHROPIC_AUTH_TOKEN
+"$root/.test-venv/bin/python" -m tornado_proxy demo --port 0 --admin-port 0 --dir "$work/demo" \
+    >"$work/demo.out" 2>"$work/demo.log" &
 server=$!
-for _ in $(seq 100); do grep -q 'Ctrl-C' "$work/demo.out" && break; sleep 0.1; done
+wait_for 'Ctrl-C' "$work/demo.out"
 eval "$(grep '^export ' "$work/demo.out")"
+config=$work/demo/proxy.yaml
+cp "$config" "$work/proxy.yaml"
 
 mkdir "$work/home" "$work/project"
 export HOME=$work/home CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC=1
 cd "$work/project"
 
-codex() {
-    "$agents/node_modules/.bin/codex" exec --skip-git-repo-check -m gpt-5.4 "$@" 'Say hello.' </dev/null
+codex() { "$agents/node_modules/.bin/codex" exec --skip-git-repo-check -m gpt-5.4 "$@" </dev/null; }
+codex_socket() { CODEX_API_KEY=$OPENAI_API_KEY codex -c "openai_base_url=\"$OPENAI_BASE_URL\"" "$@"; }
+codex_http() {
+    codex -c 'model_provider="proxy"' \
+        -c "model_providers.proxy={name=\"proxy\",base_url=\"$OPENAI_BASE_URL\",env_key=\"OPENAI_API_KEY\",wire_api=\"responses\"}" "$@"
+}
+claude() { "$agents/node_modules/.bin/claude" -p --model claude-sonnet-5 --allowedTools Bash -- "$@" </dev/null; }
+
+# reload TEXT: add TEXT to the configuration of the demo, in place of what was added before.
+reloads=0
+reload() {
+    { cat "$work/proxy.yaml"; echo "$1"; } >"$config"
+    kill -HUP "$server"
+    reloads=$((reloads + 1))
+    wait_for '"message":"configuration reloaded"' "$work/demo.log" "$reloads"
+}
+
+# refused MESSAGE [AGENT...]: run the agents, fail if one succeeds, and show the MESSAGE that each of them shows.
+refused() {
+    local message=$1
+    shift
+    [ $# -gt 0 ] || set -- codex_socket codex_http claude
+    for agent in "$@"; do
+        if "$agent" 'Say hello.' >"$work/refused.out" 2>&1; then echo "$agent was not refused" && exit 1; fi
+        grep -q "$message" "$work/refused.out" || { cat "$work/refused.out" && exit 1; }
+        echo "$agent: $(grep -o "$message" "$work/refused.out" | sed -n 1p)"
+    done
 }
 
 echo '== codex exec, over a WebSocket'
-CODEX_API_KEY=$OPENAI_API_KEY codex -c "openai_base_url=\"$OPENAI_BASE_URL\""
+codex_socket 'Say hello.'
 grep -q '"endpoint":"/v1/responses".*"status":101' "$work/demo.log"
 
 echo '== codex exec, over HTTP'
-codex -c 'model_provider="proxy"' \
-    -c "model_providers.proxy={name=\"proxy\",base_url=\"$OPENAI_BASE_URL\",env_key=\"OPENAI_API_KEY\",wire_api=\"responses\"}"
+codex_http 'Say hello.'
 
 echo '== claude -p'
-"$agents/node_modules/.bin/claude" -p 'Say hello.' --model claude-sonnet-5 </dev/null
+claude 'Say hello.'
 
 echo '== the ledger'
-cd - >/dev/null
-.test-venv/bin/tornado-proxy usage --config "$work/demo/proxy.yaml" \
-    --group-by endpoint,client,agent_session,agent,turn,basis
+tornado_proxy usage --config "$config" --group-by endpoint,client,agent_session,agent,turn,basis
 
 echo '== sessions in the ledger and in the transcripts of the agents'
-.test-venv/bin/tornado-proxy usage --config "$work/demo/proxy.yaml" --group-by agent_session --format jsonl |
+tornado_proxy usage --config "$config" --group-by agent_session --format jsonl |
     grep -o '"agent_session": "[^"]*"' | cut -d '"' -f 4 | sort >"$work/recorded"
 find "$HOME/.codex/sessions" "$HOME/.claude/projects" -name '*.jsonl' |
     grep -oE '[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\.jsonl$' | cut -d . -f 1 | sort >"$work/transcripts"
 diff "$work/recorded" "$work/transcripts"
 
-echo '== with a spent budget both agents show the message of the refusal'
-echo 'budgets: {default_project: {budgets: [{period: month, usd: "0"}]}}' >>"$work/demo/proxy.yaml"
-kill -HUP "$server"
-for _ in $(seq 100); do grep -q '"message":"configuration reloaded"' "$work/demo.log" && break; sleep 0.1; done
-cd "$work/project"
-codex -c 'model_provider="proxy"' \
-    -c "model_providers.proxy={name=\"proxy\",base_url=\"$OPENAI_BASE_URL\",env_key=\"OPENAI_API_KEY\",wire_api=\"responses\"}" \
-    >"$work/codex.out" 2>&1 && exit 1
-"$agents/node_modules/.bin/claude" -p 'Say hello.' --model claude-sonnet-5 </dev/null >"$work/claude.out" 2>&1 && exit 1
-for agent in codex claude; do
-    grep -o 'the budget of project .* is spent: 0.00 of 0.00 USD until [^;]*; ask an admin of project [^ ]* to raise it' \
-        "$work/$agent.out" | head -1
-done
+echo '== with a budget that one request can exceed, an agent that calls tools is refused nothing'
+reload 'budgets: {default_project: {budgets: [{period: month, usd: "3"}]}}'
+codex_socket 'Run it [[sim tool=exec_command args={"cmd":"echo hi"}]]'
+codex_http 'Run it [[sim tool=exec_command args={"cmd":"echo hi"}]]'
+claude 'Run it [[sim tool=Bash args={"command":"echo hi","description":"greet"}]]'
+
+echo '== a spent budget: the message of the refusal'
+reload 'budgets: {default_project: {budgets: [{period: month, usd: "0"}]}}'
+refused 'the budget of project .* is spent: 0\.[0-9]* of 0.00 USD until [^;]*; ask an admin of project [^ ]* to raise it'
+
+echo '== a strict budget'
+reload 'budgets: {default_project: {budgets: [{period: month, usd: "2", strict: true}]}}'
+refused 'the budget of project .* has [0-9.]* of 2.00 USD left until [^;]*; .* to raise it'
+
+echo '== a budget that is lowered while a session is open'
+reload 'budgets: {default_project: {budgets: [{period: month, usd: "3"}]}}'
+before=$(grep -c '"message":"request"' "$work/demo.log")
+codex_socket 'Run it [[sim tool=exec_command args={"cmd":"sleep 6"} delay-ms=20]]' >"$work/lowered.out" 2>&1 &
+lowered=$!
+wait_for '"message":"request"' "$work/demo.log" $((before + 2)) # the warm-up, and the response that calls the tool
+reload 'budgets: {default_project: {budgets: [{period: month, usd: "0"}]}}'
+wait "$lowered" && exit 1
+grep -o 'the budget of project .* is spent: [0-9.]* of 0.00 USD' "$work/lowered.out" | sed -n 1p
+grep -q 'the budget of project .* is spent: [0-9.]* of 0.00 USD' "$work/lowered.out"
+
+echo '== a stop'
+reload ''
+project=$(sed -n 's/^- id: //p' "$work/proxy.yaml")
+tornado_proxy stop --config "$config" --project "$project" --reason 'it runs in circles'
+sleep 2.5 # every server knows it within two seconds
+refused 'project [^ ]* was stopped by [^ ]* at [^ ]* (it runs in circles); ask an admin of project demo to resume it'
+tornado_proxy resume --config "$config" --project "$project"
+
+echo '== a limit of tokens that is less than one request can use'
+reload 'budgets: {default_project: {limits: {tokens_per_minute: 100000}}}'
+refused 'this request can use [0-9]* tokens, and project demo is limited to 100000 per minute; make it smaller'
+
+echo '== a limit of requests: Codex waits for it over HTTP, and shows the status alone over a WebSocket'
+reload 'budgets: {default_project: {limits: {requests_per_minute: 1}}}'
+codex_http 'Say hello.' >/dev/null 2>&1
+export CLAUDE_CODE_MAX_RETRIES=0 # it would wait, too
+refused 'project demo is limited to 1 requests per minute; 0 are left now; send the request again in [0-9]* s' claude
+refused '429 Too Many Requests' codex_socket
