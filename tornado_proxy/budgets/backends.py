@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from pathlib import Path
 
 from tornado_proxy.budgets.leases.slices import Slices
 from tornado_proxy.budgets.store import BudgetDatabases, BudgetStore
 from tornado_proxy.domain.config.ledger_address import LedgerAddress
 from tornado_proxy.ledger.backends import make_backend
-from tornado_proxy.ledger.database import Database
 from tornado_proxy.ledger.sqlite.scratch_file import open_scratch_file
 from tornado_proxy.ledger.writer.committed_records import CommittedRecords
 from tornado_proxy.ledger.writer.process_locks import ProcessLocks
@@ -33,13 +30,6 @@ def has_budgets(address: LedgerAddress) -> bool:
         return "budget_meta" in db.list_tables()
     finally:
         db.close()
-
-
-@contextlib.contextmanager
-def open_scratch() -> Iterator[Database]:
-    """Yield an empty SQLite file for more rows than memory should have; remove it at the end."""
-    with open_scratch_file() as (_, db):
-        yield db
 
 
 def open_store(
@@ -73,6 +63,6 @@ def open_store(
         budgets = ledger
     liveness = backend.make_liveness(ledger, locks)
     databases = BudgetDatabases(
-        budgets, ledger, backend.dialect, locks, liveness, open_scratch, committed or CommittedRecords()
+        budgets, ledger, backend.dialect, locks, liveness, open_scratch_file, committed or CommittedRecords()
     )
     return BudgetStore(databases, Slices() if slices is None else slices)

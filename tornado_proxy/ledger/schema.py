@@ -258,6 +258,13 @@ def _add_columns(db: Database, dialect: Dialect) -> Iterator[str]:
                 yield f'ALTER TABLE {table} ADD COLUMN "{name}" {dialect.text}; '
 
 
+def make_tables(db: Database, dialect: Dialect) -> None:
+    """Make the tables of a ledger in an empty database."""
+    version = f"INSERT INTO meta VALUES ('schema_version', '{SCHEMA_VERSION}');"  # noqa: S608  # a number of ours
+    triggers = dialect.guards + dialect.change_triggers + dialect.record_trigger[1]
+    db.run_script(_create_tables(dialect) + _VIEW + triggers + version)
+
+
 def prepare(db: Database, backend: Backend) -> None:
     """Make the tables in an empty database; add the columns that this version needs to the tables of an earlier one.
 
@@ -266,10 +273,7 @@ def prepare(db: Database, backend: Backend) -> None:
     """
     tables = db.list_tables()
     if not tables:
-        version = f"INSERT INTO meta VALUES ('schema_version', '{SCHEMA_VERSION}');"  # noqa: S608  # a number of ours
-        dialect = backend.dialect
-        triggers = dialect.guards + dialect.change_triggers + dialect.record_trigger[1]
-        db.run_script(_create_tables(dialect) + _VIEW + triggers + version)
+        make_tables(db, backend.dialect)
         return
     if not {"meta", "intents", "records"} <= tables:
         raise StoreError(f"{backend.name}: is a database of another program; name another one")

@@ -44,40 +44,12 @@ sqlite3.register_adapter(type(None), {}.get)  # type: ignore[arg-type]  # return
 FileIdentity = tuple[int, int]
 
 
-class SqliteDatabase:
-    """A connection to a ledger file.  Satisfies ledger.database.Database."""
+class SqliteConnection:
+    """The statements of a connection, whose faults name the file `name`."""
 
-    def __init__(self, path: Path, *, fsync: bool, is_brief: bool = False) -> None:
-        """Connect; raise sqlite3.Error or OSError if that fails."""
-        self._path = path
-        # SQLite would create the file with mode 0644; it gives the file's mode to the files beside it.  O_EXCL: closing
-        # a file that exists would free the locks of this process's other connections, and another process would delete
-        # the -wal file that they use.  https://sqlite.org/howtocorrupt.html, "posix advisory locks"
-        with contextlib.suppress(OSError):  # connect() describes the fault
-            os.close(create_private(path, os.O_RDWR | os.O_EXCL))
-        # isolation_level=None: this class begins transactions, not the sqlite3 module.  The connection is made in a
-        # thread of the event loop's pool and used by the writer thread, hence check_same_thread=False.
-        self._db = sqlite3.connect(
-            path, isolation_level=None, check_same_thread=False, cached_statements=_MAX_PREPARED_STATEMENTS
-        )
-        try:
-            self._set_up(fsync=fsync, cache_kib=_BRIEF_CACHE_KIB if is_brief else _CACHE_KIB)
-            self.identity = _read_identity(path)
-        except BaseException:
-            self._db.close()
-            raise
-
-    def _set_up(self, *, fsync: bool, cache_kib: int) -> None:
-        self._db.execute(f"PRAGMA busy_timeout = {_BUSY_TIMEOUT_MS}")
-        # WAL lets one connection write while others read.
-        self._db.execute("PRAGMA journal_mode = WAL")
-        # A reader that takes long makes the -wal file grow; SQLite reuses the file then, but does not shrink it without
-        # this limit.  https://sqlite.org/pragma.html#pragma_journal_size_limit
-        self._db.execute(f"PRAGMA journal_size_limit = {_MAX_KEPT_WAL_BYTES}")
-        # In WAL mode, NORMAL survives the death of the process; FULL flushes each commit and survives loss of power.
-        # https://sqlite.org/pragma.html#pragma_synchronous
-        self._db.execute(f"PRAGMA synchronous = {'FULL' if fsync else 'NORMAL'}")
-        self._db.execute(f"PRAGMA cache_size = -{cache_kib}")
+    def __init__(self, db: sqlite3.Connection, name: str) -> None:
+        self._db = db
+        self._name = name
 
     def list_tables(self) -> frozenset[str]:
         """Return the names of the file's tables."""
@@ -149,13 +121,6 @@ class SqliteDatabase:
         with self._raising_store_errors():
             yield from self._db.execute(sql, values)
 
-    def check(self) -> None:
-        """Raise StoreError if the file has been replaced, or if its write lock cannot be taken."""
-        with self._raising_store_errors():
-            check_identity(self._path, self.identity)
-            self._db.execute("BEGIN IMMEDIATE")
-            self._db.execute("ROLLBACK")
-
     def close(self) -> None:
         """Close the connection."""
         with self._raising_store_errors():
@@ -168,7 +133,55 @@ class SqliteDatabase:
         except (sqlite3.Error, OSError, MemoryError) as error:
             if not _is_store_error(error):
                 raise
-            raise StoreError(describe(self._path, error)) from error
+            raise StoreError(describe(self._name, error)) from error
+
+
+class SqliteDatabase(SqliteConnection):
+    """A connection to a ledger file.  Satisfies ledger.database.Database."""
+
+    def __init__(self, path: Path, *, fsync: bool, is_brief: bool = False) -> None:
+        """Connect; raise sqlite3.Error or OSError if that fails."""
+        self._path = path
+        # SQLite would create the file with mode 0644; it gives the file's mode to the files beside it.  O_EXCL: closing
+        # a file that exists would free the locks of this process's other connections, and another process would delete
+        # the -wal file that they use.  https://sqlite.org/howtocorrupt.html, "posix advisory locks"
+        with contextlib.suppress(OSError):  # connect() describes the fault
+            os.close(create_private(path, os.O_RDWR | os.O_EXCL))
+        super().__init__(connect(path), str(path))
+        try:
+            self._set_up(fsync=fsync, cache_kib=_BRIEF_CACHE_KIB if is_brief else _CACHE_KIB)
+            self.identity = _read_identity(path)
+        except BaseException:
+            self._db.close()
+            raise
+
+    def _set_up(self, *, fsync: bool, cache_kib: int) -> None:
+        self._db.execute(f"PRAGMA busy_timeout = {_BUSY_TIMEOUT_MS}")
+        # WAL lets one connection write while others read.
+        self._db.execute("PRAGMA journal_mode = WAL")
+        # A reader that takes long makes the -wal file grow; SQLite reuses the file then, but does not shrink it without
+        # this limit.  https://sqlite.org/pragma.html#pragma_journal_size_limit
+        self._db.execute(f"PRAGMA journal_size_limit = {_MAX_KEPT_WAL_BYTES}")
+        # In WAL mode, NORMAL survives the death of the process; FULL flushes each commit and survives loss of power.
+        # https://sqlite.org/pragma.html#pragma_synchronous
+        self._db.execute(f"PRAGMA synchronous = {'FULL' if fsync else 'NORMAL'}")
+        self._db.execute(f"PRAGMA cache_size = -{cache_kib}")
+
+    def check(self) -> None:
+        """Raise StoreError if the file has been replaced, or if its write lock cannot be taken."""
+        with self._raising_store_errors():
+            check_identity(self._path, self.identity)
+            self._db.execute("BEGIN IMMEDIATE")
+            self._db.execute("ROLLBACK")
+
+
+def connect(path: Path | str) -> sqlite3.Connection:
+    """Return a connection to a file; raise sqlite3.Error if that fails."""
+    # isolation_level=None: SqliteConnection begins transactions, not the sqlite3 module.  The connection is made in a
+    # thread of the event loop's pool and used by the writer thread, hence check_same_thread=False.
+    return sqlite3.connect(
+        path, isolation_level=None, check_same_thread=False, cached_statements=_MAX_PREPARED_STATEMENTS
+    )
 
 
 def make_inserts(insert: Insert, rows: Sequence[Values]) -> list[BoundStatement]:
@@ -213,7 +226,7 @@ def _delete_values(table: str, column: str, rows: int) -> str:
     return f"DELETE FROM {table} WHERE {column} IN ({', '.join('?' * rows)})"  # noqa: S608  # names of ours
 
 
-def describe(path: Path, error: Exception) -> str:
+def describe(path: Path | str, error: Exception) -> str:
     """Return the fault of a ledger file and its remedy, in one line for an operator."""
     # sqlite3 has one class for most faults; the text tells them apart.
     text = str(error).lower()

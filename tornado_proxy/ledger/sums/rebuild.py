@@ -75,7 +75,7 @@ def rebuild(db: Database, dialect: Dialect, since: str = "", until: str = END_OF
         StoreError: the database fails.
     """
     rebuilt = [Rebuilt(0, catch_up(db, dialect))]
-    with open_scratch() as (_, scratch):
+    with open_scratch() as scratch:
         for day in list(list_days(db.fetch_rows, since, until)):
             rebuilt.append(_Day(db, dialect, scratch, day).rebuild())
             clear_day(scratch, day)

@@ -8,19 +8,20 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterable, Iterator
 
-from tornado_proxy.ledger.database import Backend, Database
-from tornado_proxy.ledger.schema import prepare
-from tornado_proxy.ledger.sqlite.scratch_file import open_scratch_file
+from tornado_proxy.ledger.database import Database
+from tornado_proxy.ledger.dialect import SQLITE
+from tornado_proxy.ledger.schema import make_tables
+from tornado_proxy.ledger.sqlite.scratch_file import ScratchFile, open_scratch_file
 from tornado_proxy.ledger.sums.days import delete_day
 from tornado_proxy.ledger.sums.rollups import INSERTS, AddedRows
 
 
 @contextlib.contextmanager
-def open_scratch() -> Iterator[tuple[Backend, Database]]:
-    """Yield a scratch file without sums and a connection to it; remove the file at the end."""
-    with open_scratch_file() as (backend, db):
-        prepare(db, backend)
-        yield backend, db
+def open_scratch() -> Iterator[ScratchFile]:
+    """Yield a connection to a scratch file without sums, which ends with it."""
+    with open_scratch_file() as db:
+        make_tables(db, SQLITE)
+        yield db
 
 
 def add_rows(scratch: Database, added: Iterable[AddedRows]) -> None:

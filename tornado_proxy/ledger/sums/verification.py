@@ -70,12 +70,12 @@ def verify_sums(backend: Backend, since: str, until: str) -> Iterator[VerifiedDa
     """
     with backend.read() as read:
         days = list(list_days(read, since, until))
-    with open_scratch() as (scratch, db):
+    with open_scratch() as scratch:
         for day in days:
-            with backend.read(snapshot=True) as read, scratch.read() as expect:
-                records, total = _fill(db, read, day, backend.name)
-                yield VerifiedDay(day, records, total, _compare_day(read, expect, day))
-            clear_day(db, day)
+            with backend.read(snapshot=True) as read:
+                records, total = _fill(scratch, read, day, backend.name)
+                yield VerifiedDay(day, records, total, _compare_day(read, scratch.read, day))
+            clear_day(scratch, day)
 
 
 def count_others(backend: Backend) -> int:
