@@ -359,7 +359,8 @@ class BudgetKeeper:
             _log.error("the budgets cannot be written", extra={"reason": reason})
         self._fault = reason
         metrics.BUDGETS_HEALTHY.set(0)
-        unavailable = LedgerUnavailable(f"no new requests with a budget while the budgets cannot be written: {reason}")
+        refusal = "no new requests with a budget while the budgets cannot be written"
+        unavailable = LedgerUnavailable(f"{refusal}: {reason}", client_message=refusal)
         work.reserves += self._decisions.take_waiting()
         waiting: list[Demand | Read] = [*work.reserves, *work.reads]
         self._answer([(item.done, unavailable) for item in waiting])

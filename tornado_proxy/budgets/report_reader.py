@@ -44,7 +44,7 @@ class ReportReader:
             return query(self._store)
         except StoreError as error:
             self._close()
-            raise LedgerUnavailable(str(error)) from error
+            raise LedgerUnavailable(str(error), client_message="the budgets cannot be read") from error
 
     def _close(self) -> None:
         store, self._store = self._store, None
@@ -57,4 +57,4 @@ async def run_in_thread(work: Callable[[_Argument], _Result], argument: _Argumen
     try:
         return await asyncio.to_thread(work, argument)
     except StoreError as error:
-        raise LedgerUnavailable(str(error)) from error
+        raise LedgerUnavailable(str(error), client_message="the budgets cannot be read") from error

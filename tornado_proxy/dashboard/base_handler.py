@@ -182,7 +182,9 @@ class DashboardHandler(OwnHandler):
             self.set_header("WWW-Authenticate", "Bearer")  # RFC 9110 section 11.6.1
         if self.request.query_arguments.get("format", [b"html"])[-1] in (b"csv", b"json"):
             self.set_header("Content-Type", "application/json")
-            self.finish(json.dumps({"error": {"message": error.message, "code": error.code, "param": error.param}}))
+            self.finish(
+                json.dumps({"error": {"message": error.client_message, "code": error.code, "param": error.param}})
+            )
             return
         page = Page("Sign in" if error.status == 401 else "Error", self.base, self.viewer)
         template = "sign_in.html" if error.status == 401 else "error.html"

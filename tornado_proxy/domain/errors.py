@@ -62,6 +62,7 @@ class RequestError(ProxyError):
         kind: The value of the error's `type` member.
         code: A stable word for programs (docs/errors.md).
         message: Text for people: the wrong value, the rule, what to do.  Texts that look like credentials are masked.
+        client_message: The same for clients, who see no path and no address of the operator's databases.
         param: The name of the faulty field, masked in the same way, or None.
         model: The model that the request names, if it was read before the error; for the log.
         final: True if the same request fails again, so that SDKs must not retry it.
@@ -76,7 +77,7 @@ class RequestError(ProxyError):
     retry_after_s = 1  # the server's own state changes within a second
 
     def __init__(self, message: str, *, code: str | None = None, param: str | None = None) -> None:
-        self.message = mask_credentials(message)
+        self.message = self.client_message = mask_credentials(message)
         super().__init__(self.message)
         self.param = param and mask_credentials(param)
         self.model: str | None = None
@@ -266,6 +267,12 @@ class LedgerUnavailable(ServiceError):
     """503: the ledger cannot be written, so the proxy starts no request."""
 
     code = "ledger_unavailable"
+
+    def __init__(self, message: str, *, client_message: str | None = None) -> None:
+        """Describe the failure; `client_message` leaves out what only the operator may see."""
+        super().__init__(message)
+        if client_message is not None:
+            self.client_message = client_message
 
 
 class KeyNotConfigured(ServiceError):

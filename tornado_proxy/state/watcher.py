@@ -86,7 +86,8 @@ class StateWatcher:
         try:
             result = await self._in_thread(make_change, self._store)
         except StoreError as error:
-            raise LedgerUnavailable(f"the state cannot be changed: {error}") from error
+            message = "the state cannot be changed"
+            raise LedgerUnavailable(f"{message}: {error}", client_message=message) from error
         await self._refresh()
         return result
 
@@ -99,7 +100,8 @@ class StateWatcher:
         try:
             return await self._in_thread(query, self._store)
         except StoreError as error:
-            raise LedgerUnavailable(f"the state cannot be read: {error}") from error
+            message = "the state cannot be read"
+            raise LedgerUnavailable(f"{message}: {error}", client_message=message) from error
 
     async def close(self) -> None:
         """Close the connection and end the thread."""

@@ -19,6 +19,8 @@ _ROWS_PER_FETCH = 2000
 #: Milliseconds until the server must have the first rows of a query that may be cancelled.
 _STATEMENT_TIMEOUT_MS = 10_000
 
+_UNREADABLE = "the ledger cannot be read"
+
 
 @contextlib.contextmanager
 def read_server(
@@ -35,9 +37,9 @@ def read_server(
         raise ReadTimeout from error
     except (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn) as error:
         advice = "the server makes it at its first start, and adds what one of an earlier version lacks"
-        raise LedgerUnavailable(f"{address.url}: there is no ledger; {advice}") from error
+        raise LedgerUnavailable(f"{address.url}: there is no ledger; {advice}", client_message=_UNREADABLE) from error
     except psycopg.Error as error:
-        raise LedgerUnavailable(describe(address.url, error)) from error
+        raise LedgerUnavailable(describe(address.url, error), client_message=_UNREADABLE) from error
 
 
 def _fetch_rows(

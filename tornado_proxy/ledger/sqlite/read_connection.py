@@ -13,13 +13,17 @@ from tornado_proxy.ledger.database import Read, ReadTimeout
 #: Instructions of SQLite's virtual machine between two polls of `is_over`, about a millisecond.
 _INSTRUCTIONS_PER_POLL = 100_000
 
+_UNREADABLE = "the ledger cannot be read"
+
 
 @contextlib.contextmanager
 def read_file(path: Path, is_over: Callable[[], bool] | None, *, snapshot: bool = False) -> Iterator[Read]:
     """Open a read-only connection to a ledger file (see Backend.read)."""
     # sqlite3.connect would report "unable to open database file", which does not say that the file is missing.
     if not path.exists():
-        raise LedgerUnavailable(f"{path}: there is no ledger; the server makes it at its first start")
+        raise LedgerUnavailable(
+            f"{path}: there is no ledger; the server makes it at its first start", client_message=_UNREADABLE
+        )
     try:
         with contextlib.closing(_connect(path)) as db:
             db.set_progress_handler(is_over, _INSTRUCTIONS_PER_POLL)
@@ -31,7 +35,8 @@ def read_file(path: Path, is_over: Callable[[], bool] | None, *, snapshot: bool 
             raise ReadTimeout from error
         # "no such table" or "no such column" of a file that an earlier version has written.
         advice = "; a server of this version adds it at its start" if "no such" in str(error) else ""
-        raise LedgerUnavailable(f"{path}: cannot be read as a ledger: {error}{advice}") from error
+        message = f"{path}: cannot be read as a ledger: {error}{advice}"
+        raise LedgerUnavailable(message, client_message=_UNREADABLE) from error
 
 
 def _connect(path: Path) -> sqlite3.Connection:

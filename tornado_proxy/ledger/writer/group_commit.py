@@ -141,7 +141,8 @@ class GroupCommitLedger:
         """Store an intent; it is durable when this returns."""
         reason = self.reason
         if reason:
-            raise LedgerUnavailable(f"no new requests while the ledger cannot be written: {reason}")
+            refusal = "no new requests while the ledger cannot be written"
+            raise LedgerUnavailable(f"{refusal}: {reason}", client_message=refusal)
         if self._backend.logs_intents:
             self._log_intent(intent)
             return
@@ -228,7 +229,8 @@ class GroupCommitLedger:
             self._open_intents.begin(intent)
         except OSError as error:
             self._set_intent_log_fault(error)
-            raise LedgerUnavailable(f"the ledger cannot be written: {self._intent_log_fault}") from error
+            refusal = "the ledger cannot be written"
+            raise LedgerUnavailable(f"{refusal}: {self._intent_log_fault}", client_message=refusal) from error
         if self._open_intents.is_full:
             self._rotate()
 

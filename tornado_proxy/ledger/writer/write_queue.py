@@ -150,4 +150,5 @@ class WriteQueue:
 
     def _refuse(self, item: QueueItem, reason: str = "") -> None:
         if item.done is not None and not item.done.done():
-            item.done.set_exception(LedgerUnavailable(f"the ledger cannot be written: {reason or self.reason}"))
+            refusal = "the ledger cannot be written"
+            item.done.set_exception(LedgerUnavailable(f"{refusal}: {reason or self.reason}", client_message=refusal))

@@ -31,7 +31,7 @@ def error_body(error: RequestError, request_id: str) -> bytes:
     `code` is the proxy's own stable error code; Anthropic's errors have none.  Anthropic's `details.error_code` is
     stated for a lost thread, because its SDKs send the whole conversation again when they read it.
     """
-    shown: dict[str, object] = {"type": _TYPES.get(error.status, "api_error"), "message": error.message}
+    shown: dict[str, object] = {"type": _TYPES.get(error.status, "api_error"), "message": error.client_message}
     if isinstance(error, ContinuedNotFound):
         shown["details"] = {"error_code": "thread_not_found"}  # anthropic 2.14, ThreadNotFoundError
     shown["code"] = error.code

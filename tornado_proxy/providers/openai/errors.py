@@ -23,4 +23,4 @@ def show_error(error: RequestError) -> dict[str, str | None]:
     """Return the member `error` of a response's body, or of an event."""
     param = "previous_response_id" if isinstance(error, ContinuedNotFound) else error.param
     kind = _TYPES.get(error.status, error.kind)
-    return {"message": error.message, "type": kind, "param": param, "code": error.code}
+    return {"message": error.client_message, "type": kind, "param": param, "code": error.code}
