@@ -104,7 +104,7 @@ def test_hanging_writer_refuses_waiting_intents_and_withdraws_them() -> None:
         withdrawals = [item.operation for item in batches if isinstance(item.operation, WithdrawIntent)]
         assert withdrawals == [WithdrawIntent("r1")]
 
-        write_queue.written(batches, [None] * len(batches))
+        write_queue.written(batches)
         await finished
         assert (write_queue.reason, write_queue.pending) == ("", 0)
 

@@ -94,9 +94,9 @@ class FakeReport:
     faults: int = 0
     changed: threading.Condition = field(default_factory=threading.Condition)
 
-    def written(self, items: Sequence[QueueItem], results: Sequence[object]) -> None:
+    def written(self, items: Sequence[QueueItem]) -> None:
         with self.changed:
-            self.results += zip((item.operation for item in items), results, strict=True)
+            self.results += [(item.operation, item.result) for item in items]
             self.changed.notify_all()
 
     def refused(self, items: Sequence[QueueItem], reason: str, *, failing: bool) -> None:

@@ -84,10 +84,14 @@ Operation = WriteIntent | MoveIntents | WriteRecord | WriteSettlement | Withdraw
 
 # eq=False: items are hashed and compared by identity.  Two records may have equal rows.
 class QueueItem(msgspec.Struct, eq=False):
-    """An operation in the queue, and the future of its result; `done` is None if no caller awaits it."""
+    """An operation in the queue, and the future of its result; `done` is None if no caller awaits it.
+
+    `result` is that of a ReadStore that has run.
+    """
 
     operation: Operation
     done: asyncio.Future[Any] | None = None
+    result: object = None
 
 
 def make_withdrawal(operation: Operation) -> WithdrawIntent | None:

@@ -95,9 +95,9 @@ class WriteQueue:
                 # The writer may still commit the intent, but its request is not sent.
                 self.put(withdrawal)
 
-    def written(self, items: Sequence[QueueItem], results: Sequence[object]) -> None:
+    def written(self, items: Sequence[QueueItem]) -> None:
         """Complete the futures of durable operations."""
-        self._call_in_loop(lambda: self._written(items, results))
+        self._call_in_loop(lambda: self._written(items))
 
     def refused(self, items: Sequence[QueueItem], reason: str, *, failing: bool) -> None:
         """Fail the futures of refused operations with LedgerUnavailable."""
@@ -116,12 +116,12 @@ class WriteQueue:
             self._flush_is_due = True
             self._loop.call_soon(self.flush)
 
-    def _written(self, items: Sequence[QueueItem], results: Sequence[object]) -> None:
+    def _written(self, items: Sequence[QueueItem]) -> None:
         self.reason = ""
         self._count_done(items)
-        for item, result in zip(items, results, strict=True):
+        for item in items:
             if item.done is not None and not item.done.done():
-                item.done.set_result(result)
+                item.done.set_result(item.result)
 
     def _refused(self, items: Sequence[QueueItem], reason: str, *, failing: bool) -> None:
         if failing:

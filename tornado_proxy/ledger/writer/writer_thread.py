@@ -67,8 +67,8 @@ MAX_HELD_OPERATIONS = 20_000
 class Report(Protocol):
     """Receives the results of operations.  Called in the writer thread."""
 
-    def written(self, items: Sequence[QueueItem], results: Sequence[object]) -> None:
-        """Called when items are durable; `results` has the result of each ReadStore, None for the others."""
+    def written(self, items: Sequence[QueueItem]) -> None:
+        """Called when items are durable; each ReadStore has its result."""
 
     def refused(self, items: Sequence[QueueItem], reason: str, *, failing: bool) -> None:
         """Called when items are not stored and not retried; `failing` is True if the store fails for every item."""
@@ -206,7 +206,7 @@ class Writer:
         self._spilled = False
         self._backoff_s = self._retry_at = 0.0
         _log.warning("the ledger can be written again")
-        self._report.written((), ())
+        self._report.written(())
         return True
 
     def _write_journal(self) -> None:
@@ -250,18 +250,19 @@ class Writer:
         return []
 
     def _report_written(self, items: list[QueueItem]) -> None:
-        written: list[QueueItem] = []
-        results: list[object] = []
-        for item in items:
-            operation = item.operation
-            try:
-                result = operation.query(self._store) if isinstance(operation, ReadStore) else None
-            except Exception as error:  # noqa: BLE001  # the fault of one query; the thread must survive it
-                self._report.refused([item], str(error), failing=False)
-                continue
-            written.append(item)
-            results.append(result)
-        self._report.written(written, results)
+        reads = [item for item in items if isinstance(item.operation, ReadStore)]
+        failed = [item for item in reads if not self._read(item)]
+        self._report.written([item for item in items if item not in failed] if failed else items)
+
+    def _read(self, item: QueueItem) -> bool:
+        """Run a query; return False if it fails."""
+        assert isinstance(item.operation, ReadStore)
+        try:
+            item.result = item.operation.query(self._store)
+        except Exception as error:  # noqa: BLE001  # the fault of one query; the thread must survive it
+            self._report.refused([item], str(error), failing=False)
+            return False
+        return True
 
     def _hold(self, items: list[QueueItem]) -> list[QueueItem]:
         """Refuse intents and queries, append records to the journal, and return the items to retry."""
