@@ -29,6 +29,7 @@ from tornado_proxy.observability import access_log
 from tornado_proxy.observability.access_log import UNKNOWN_LINE, RequestLine
 from tornado_proxy.observability.repeated_refusals import RepeatedRefusals
 from tornado_proxy.providers.contract import Endpoint, HttpEndpoint
+from tornado_proxy.upstream.http.messages import UpstreamResponseHead
 from tornado_proxy.wire.redaction import Redaction
 
 # A name of its own: CPython 3.11 takes as long for an attribute of an enumeration as for a call.
@@ -208,6 +209,9 @@ class RealtimeCall(Protocol):
     def call_id(self) -> str | None:
         """The provider's id of the call, None if it was not made."""
 
+    async def response_received(self, head: UpstreamResponseHead, /) -> None:
+        """Start to meter the call before the client gets the response; may raise UpstreamError in its place."""
+
 
 class RequestRecording:
     """Records one HTTP request: what live views see, ahead of the last byte of its response, and when it has ended.
@@ -220,7 +224,10 @@ class RequestRecording:
         call: The realtime call that it makes; None for any other request.
     """
 
-    __slots__ = ("_ahead", "_background", "_call", "_context", "_meter", "_recorder", "_requested_object", "_streaming")
+    __slots__ = (
+        "_ahead", "_background", "_call", "_context", "_meter", "_recorder", "_requested_object", "_streaming",
+        "response_received",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -235,6 +242,8 @@ class RequestRecording:
         self._meter = meter
         self._background = background
         self._call = call
+        #: Called by the relay with the response head.
+        self.response_received = None if call is None else call.response_received
         self._requested_object = None if context.path_id is None else context.endpoint.owned_object(context.path_id)
         self._streaming: str | None = None
         #: The record that was written ahead, and the end that it states.
@@ -264,7 +273,7 @@ class RequestRecording:
             self._streaming = object_id
             self._background.work_streams(self._meter.intent.provider, object_id, streaming=True)
 
-    def write_ahead(self, end: RequestEnd) -> None:
+    def before_last_byte(self, end: RequestEnd) -> None:
         """Make the record durable; the client gets the last byte next."""
         finished = self._close(end)
         self._ahead = end, finished

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -17,7 +18,6 @@ from tornado_proxy.domain.record import Outcome, RequestRecord
 from tornado_proxy.domain.stop import Stop, StopTarget
 from tornado_proxy.domain.usage import Basis
 from tornado_proxy.gateway.http.relay import HttpRelay
-from tornado_proxy.gateway.http.relay_protocols import RelayHooks
 from tornado_proxy.metering.request_meter import RequestEnd, RequestMeter
 from tornado_proxy.upstream.http.messages import UpstreamResponseHead, make_response_head
 
@@ -36,10 +36,19 @@ BROKEN = UpstreamError("the connection to the provider broke: reset")
 Step = UpstreamResponseHead | bytes | UpstreamError | asyncio.Event
 
 
+@dataclass(frozen=True)
+class Hooks:
+    """The functions that a relay calls."""
+
+    object_created: Callable[[str], None]
+    response_received: Callable[[UpstreamResponseHead], Awaitable[None]] | None = None
+    before_last_byte: Callable[[RequestEnd], None] = lambda _: None
+
+
 class Run:
     """One relay over fakes, and its results."""
 
-    def __init__(self, gateway: Gateway, steps: Iterable[Step], hooks: RelayHooks | None = None) -> None:
+    def __init__(self, gateway: Gateway, steps: Iterable[Step], hooks: Hooks | None = None) -> None:
         #: The ends that the relay expected, and what the client had by then: bytes of the body, an error.
         self.expected: list[tuple[RequestEnd, bytes, bool]] = []
         self.gateway = gateway
@@ -47,7 +56,7 @@ class Run:
         self.exchange = FakeExchange(steps)
         self.upstream = FakeUpstream(self.exchange)
         self.created: list[str] = []
-        self._hooks = hooks or RelayHooks(self.created.append, before_last_byte=self._expect)
+        self._hooks = hooks or Hooks(self.created.append, before_last_byte=self._expect)
 
     def _expect(self, end: RequestEnd) -> None:
         self.expected.append((end, self.client.body, self.client.error is not None))
@@ -376,7 +385,7 @@ def test_client_that_leaves_at_the_last_byte_has_the_usage_and_its_own_end(gatew
             closed.append(relay.meter.close(end))
             relay.client.leave()
 
-        relay = Run(gateway, [OK, RESPONSE], RelayHooks(lambda _: None, before_last_byte=leave_at_last_byte))
+        relay = Run(gateway, [OK, RESPONSE], Hooks(lambda _: None, before_last_byte=leave_at_last_byte))
         await relay.start()
         return relay.meter.close(await relay.finish())
 
@@ -406,7 +415,7 @@ def test_created_object_is_announced_once_before_the_end(gateway: Gateway) -> No
     created: list[str] = []
 
     async def run() -> None:
-        relay = Run(gateway, [OK, b"{", RESPONSE[1:]], RelayHooks(created.append))
+        relay = Run(gateway, [OK, b"{", RESPONSE[1:]], Hooks(created.append))
         await relay.start()
         relay.meter = relay.relay._meter = AnnouncingMeter()  # type: ignore[assignment]  # only what run() calls
         await relay.finish()
@@ -436,7 +445,7 @@ def test_hook_can_replace_a_good_response_by_an_error(gateway: Gateway) -> None:
         raise UpstreamError("the call cannot be metered")
 
     async def run() -> tuple[Run, RequestEnd]:
-        relay = Run(gateway, [OK, RESPONSE], RelayHooks(lambda _: None, refuse))
+        relay = Run(gateway, [OK, RESPONSE], Hooks(lambda _: None, refuse))
         await relay.start()
         return relay, await relay.finish()
 

@@ -25,7 +25,6 @@ from tornado_proxy.gateway.http.form_upload import FormUpload, UploadBroken, ope
 from tornado_proxy.gateway.http.owned_list import make_list_upstream
 from tornado_proxy.gateway.http.public_url import own_base_url
 from tornado_proxy.gateway.http.relay import HttpRelay
-from tornado_proxy.gateway.http.relay_protocols import RelayHooks
 from tornado_proxy.gateway.http.response_rewrite import make_rewrite
 from tornado_proxy.gateway.realtime.sideband import CallSideband
 from tornado_proxy.gateway.recorder import RequestRecording
@@ -293,13 +292,8 @@ class ProxyHandler:
         meter = self._make_meter(admitted)
         background = services.settlement if admitted.facts.background else None
         recording = RequestRecording(services.recorder, context, meter, background, sideband)
-        hooks = RelayHooks(
-            recording.object_created,
-            sideband.response_received if sideband is not None else None,
-            recording.write_ahead,
-        )
         rewrite = make_rewrite(admitted, partial(own_base_url, context)) if context.endpoint.rewrites_body else None
-        relay = self._relay = HttpRelay(admitted, meter, self, rewrite, hooks)
+        relay = self._relay = HttpRelay(admitted, meter, self, rewrite, recording)
         if self._exchange.transport.closed:
             relay.client_left()
         services.capacity.replace(self, relay, context.caller.project_id)

@@ -1,11 +1,9 @@
-"""The client's side of a relay, as far as the relay knows it, and the functions that it calls."""
+"""The client's side of a relay and the recording of its request, as far as the relay knows them."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from typing import Protocol
-
-import msgspec
 
 from tornado_proxy.domain.errors import UpstreamError
 from tornado_proxy.metering.request_meter import RequestEnd
@@ -35,16 +33,22 @@ class Client(Protocol):
         """Send an error response in the provider's format; no byte of a response has been sent."""
 
 
-class RelayHooks(msgspec.Struct, frozen=True):
-    """Callbacks of a relay.
+class RelayHooks(Protocol):
+    """What a relay calls: the recording of its request (gateway/recorder.py)."""
 
-    `object_created` gets the id of the object that the request created, as soon as the response names it.
-    `response_received` is awaited before the client sees the head of a 2xx response; it may raise UpstreamError to
-    replace the response by that error.
-    `before_last_byte` gets the expected end of the request before a complete response leaves whole, so that a client
-    never holds a response whose record can still be lost.  It must not raise.  run() returns the end as it was.
-    """
+    @property
+    def response_received(self) -> Callable[[UpstreamResponseHead], Awaitable[None]] | None:
+        """Awaited before the client sees the head of a 2xx response; None for most requests.
 
-    object_created: Callable[[str], None]
-    response_received: Callable[[UpstreamResponseHead], Awaitable[None]] | None = None
-    before_last_byte: Callable[[RequestEnd], None] = lambda _: None
+        It may raise UpstreamError to replace the response by that error.
+        """
+
+    def object_created(self, object_id: str, /) -> None:
+        """Called with the id of the object that the request created, as soon as the response names it."""
+
+    def before_last_byte(self, end: RequestEnd, /) -> None:
+        """Called with the expected end of the request before a complete response leaves whole.
+
+        So a client never holds a response whose record can still be lost.  It must not raise.  run() returns the end as
+        it was.
+        """
