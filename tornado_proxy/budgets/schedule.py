@@ -47,7 +47,7 @@ class Schedule:
 
     def wait_s(self) -> float:
         """Return the seconds that the thread may wait for items."""
-        return max(0.0, min(self._fold_at, self._recall_at) - time.monotonic())
+        return max(0.0, min(self._fold_at, self._settlements_at, self._recall_at) - time.monotonic())
 
     def expect_records(self) -> None:
         """Count records soon: requests are under way."""
@@ -67,8 +67,8 @@ class Schedule:
         elif self._is_lease_due or now >= self._recall_at:
             self._sync(store, now)
         if now >= self._settlements_at:
-            store.folding.fold_settlements()
-            self._settlements_at = now + _SETTLEMENTS_S
+            is_behind = store.folding.fold_settlement_batch()
+            self._settlements_at = now + (0 if is_behind else _SETTLEMENTS_S)
         if now >= self._dead_search_at:
             store.free_dead()
             self._dead_search_at = now + _DEAD_SEARCH_S

@@ -13,7 +13,7 @@ rate_leases           what processes have taken of limits in advance (rate_leasi
 brake_windows         what was spent in the last minute (brakes.py)
 brake_trips           whose stop is to be made
 token_budgets         the budgets that tokens state (token_budgets.py)
-budget_meta           `cursor`: the seq of the last record of the ledger that is counted
+budget_meta           how far the ledger is counted (counting/cursor.py), kinds that are incomplete (counted_kinds.py)
 
 Amounts are decimal strings, times RFC 3339 UTC.
 """

@@ -178,6 +178,20 @@ def find_last_seq(db: Database, wait_for_writers: str) -> int:
         return int(str(db.fetch_rows(_SELECT_LAST_SEQ)[0][0]))
 
 
+def find_written_end(db: Database, wait_for_writers: str) -> Position:
+    """Return the position below which no record and no change will appear, as find_end() and find_last_seq() do."""
+    if not wait_for_writers:
+        return _read_end(db)
+    with db.transaction():
+        db.run(wait_for_writers)
+        return _read_end(db)
+
+
+def _read_end(db: Database) -> Position:
+    ((record, change),) = db.fetch_rows(SELECT_END)
+    return Position(int(str(record)), int(str(change)))
+
+
 def find_end(backend: Backend) -> Position:
     """Return the position of the last change.  Nothing will appear before it.
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from decimal import Decimal
 
 import pytest
@@ -10,6 +12,7 @@ from msgspec import structs
 from tests.budgets.conftest import CALLER, MONTH, BudgetsUnderTest, cost, intent, reservation, settlement, usd
 from tests.budgets.leases.test_slices import lease, raw_reserved
 from tests.ledger.sample_records import make_record
+from tornado_proxy.budgets.leases import unheld_requests
 from tornado_proxy.budgets.leases.slices import Slices
 from tornado_proxy.budgets.store import BudgetStore
 from tornado_proxy.domain.budgets.budget import Budget
@@ -119,6 +122,31 @@ def test_bounds_are_forgotten_when_their_own_process_holds_them(
     budgets.kill(store)
     budgets.store.free_dead()
     assert budgets.figures() == {"": usd("0.2", "0.5")}
+
+
+def test_bounds_are_forgotten_some_at_a_time(budgets: BudgetsUnderTest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else other writers of the ledger would wait for the end of a statement that deletes many."""
+    monkeypatch.setattr(unheld_requests, "_BATCH_SIZE", 2)
+    budgets.write(*(bounded(request_id, Basis.UNSETTLED) for request_id in "abcdef"))
+    ledger = budgets.store._databases.ledger
+    ledger.run("UPDATE unheld_bounds SET writer = 'other' WHERE request_id = 'b'")
+    (writer,) = unheld_requests.list_writers(ledger) - {"other"}
+    ((last_seq,),) = ledger.fetch_rows("SELECT seq FROM records WHERE request_id = 'e'")
+    watcher = budgets.open("watching")
+    left = []
+    transaction = ledger.transaction
+
+    @contextlib.contextmanager
+    def watched() -> Iterator[None]:
+        left.append("".join(list_bounds(watcher)))
+        with transaction():
+            yield
+
+    monkeypatch.setattr(ledger, "transaction", watched)
+    unheld_requests.forget_bounds(ledger, writer, int(str(last_seq)))
+
+    assert left == ["abcdef", "bdef"]
+    assert list_bounds(watcher) == ["b", "f"]  # of another process, and of a record that is not counted
 
 
 def test_bound_without_a_budget_is_not_kept(budgets: BudgetsUnderTest) -> None:

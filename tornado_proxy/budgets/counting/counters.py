@@ -10,6 +10,7 @@ from datetime import datetime
 from decimal import Decimal
 from functools import lru_cache
 
+from tornado_proxy.budgets.counting.cursor import SELECT_BOTH, make_position, read_position
 from tornado_proxy.budgets.periods import find_interval, has_begun
 from tornado_proxy.domain.budgets.budget_limits import BudgetLimits
 from tornado_proxy.domain.budgets.counter import (
@@ -21,6 +22,7 @@ from tornado_proxy.domain.budgets.counter import (
     encode_kind,
 )
 from tornado_proxy.domain.budgets.spender import Spender
+from tornado_proxy.ledger.changes import Position
 from tornado_proxy.ledger.database import Database
 from tornado_proxy.ledger.dialect import Insert
 from tornado_proxy.ledger.rows import format_time
@@ -35,8 +37,12 @@ _INSERT = (
     f"INSERT INTO budget_counters ({COLUMNS}, settled, reserved) "  # noqa: S608  # names of ours
     "VALUES (?, ?, ?, ?, ?, '0', '0') ON CONFLICT DO NOTHING"
 )
-_INSERT_SETTLED = Insert("budget_counters", (*COLUMNS.split(", "), "settled", "reserved"), KEY_COLUMNS)
-_SELECT_ANY = "SELECT 1 FROM budget_counters WHERE kind = ? LIMIT 1"
+_WRITE_SETTLED = Insert(
+    "budget_counters",
+    (*COLUMNS.split(", "), "settled", "reserved"),
+    KEY_COLUMNS,
+    update="settled = excluded.settled",
+)
 _UPDATE = f"UPDATE budget_counters SET settled = ?, reserved = ? WHERE {HAS_KEY}"  # noqa: S608  # names of ours
 _SELECT_ALL = f"SELECT {COLUMNS}, settled, reserved FROM budget_counters"  # noqa: S608  # names of ours
 _SELECT_STATED = f"{_SELECT_ALL} WHERE kind = ? AND subject IN (SELECT token_id FROM token_budgets)"  # noqa: S608  # names of ours
@@ -63,17 +69,18 @@ _SELECT_SPENT = (
     "AND CAST(settled AS NUMERIC) >= CAST(? AS NUMERIC) {condition} "
     "ORDER BY project_id, subject, period_begin LIMIT ?"
 )
-# One statement, so that the counters and the cursor belong together.
+# `||`: else SQLite looks up the kinds alone, and reads all of their counters for each page.
+_IS_CURRENT = "kind || '' IN ({kinds}) AND period_begin <= ? AND (period_end IS NULL OR period_end > ?)"
+# One statement, so that the counters and the position belong together.
 _SELECT_PAGE = (
-    f"SELECT {COLUMNS}, settled, (SELECT value FROM budget_meta WHERE key = 'cursor') FROM budget_counters "  # noqa: S608  # names of ours
-    f"WHERE ({KEY_COLUMNS}) > (?, ?, ?, ?) AND kind IN ({{kinds}}) AND period_begin <= ? "
-    "AND (period_end IS NULL OR period_end > ?) "
-    f"ORDER BY {KEY_COLUMNS} LIMIT ?"
+    f"SELECT {COLUMNS}, settled, {SELECT_BOTH} FROM budget_counters "  # noqa: S608  # names of ours
+    f"WHERE ({KEY_COLUMNS}) > (?, ?, ?, ?) AND {_IS_CURRENT} ORDER BY {KEY_COLUMNS} LIMIT ?"
+)
+_SELECT_RANGE = (
+    f"SELECT {COLUMNS}, settled FROM budget_counters "  # noqa: S608  # names of ours
+    f"WHERE ({KEY_COLUMNS}) >= (?, ?, ?, ?) AND ({KEY_COLUMNS}) <= (?, ?, ?, ?) AND {_IS_CURRENT}"
 )
 _OF_STATED = "AND subject IN (SELECT token_id FROM token_budgets)"
-
-#: Counters that one statement makes.
-_INSERTED_ROWS = 5000
 
 #: Entries of each cache; one takes some 500 bytes.
 _CACHE_SIZE = 4096
@@ -179,21 +186,6 @@ def lock_counter(db: Database, row_lock: str, key: CounterKey) -> tuple[Decimal,
     return Decimal(str(settled)), Decimal(str(reserved))
 
 
-def insert_counters(db: Database, settled: Mapping[CounterKey, Decimal]) -> None:
-    """Make counters that do not exist, in a transaction.
-
-    Others wait for it: CounterChanges would take four statements for each.
-    """
-    rows = [(*key.values, key.period_end, f"{amount:f}", "0") for key, amount in settled.items()]
-    for start in range(0, len(rows), _INSERTED_ROWS):
-        db.insert(_INSERT_SETTLED, rows[start : start + _INSERTED_ROWS])
-
-
-def list_kinds_with_counters(db: Database, kinds: Iterable[str]) -> set[str]:
-    """Return those kinds, in their text form, that have a counter."""
-    return {kind for kind in kinds if db.fetch_rows(_SELECT_ANY, (kind,))}
-
-
 def write_counter(db: Database, key: CounterKey, settled: Decimal, reserved: Decimal) -> None:
     """Write a counter that is locked."""
     db.run(_UPDATE, (f"{settled:f}", f"{reserved:f}", *key.values))
@@ -235,28 +227,40 @@ def read_spent(
     sql = _SELECT_SPENT.format(condition=_OF_STATED if least is None else "")
     values = (encode_kind(kind), *after.values[1:], format_time(now), f"{least or 0:f}", PAGE_SIZE)
     rows = db.fetch_rows(sql, values)
-    spent = {CounterKey(*row[:5]): Decimal(str(row[5])) for row in rows}  # type: ignore[arg-type]  # text
+    spent = _make_spent(rows)
     return spent, next(reversed(spent)) if len(spent) == PAGE_SIZE else None
 
 
 def read_page(
     db: Database, kinds: Sequence[CounterKind], after: CounterKey, now: datetime, limit: int
-) -> tuple[dict[CounterKey, Decimal], int | None]:
-    """Return the spend of up to `limit` counters of current periods that follow a key, and the cursor at that moment.
-
-    The cursor is None if there are no counters.
-    """
+) -> tuple[dict[CounterKey, Decimal], Position]:
+    """Return the spend of up to `limit` counters of current periods that follow a key, and how far they are counted."""
     at = format_time(now)
     sql = _SELECT_PAGE.format(kinds=", ".join("?" * len(kinds)))
     rows = db.fetch_rows(sql, (*after.values, *map(encode_kind, kinds), at, at, limit))
-    spent = {CounterKey(*row[:5]): Decimal(str(row[5])) for row in rows}  # type: ignore[arg-type]  # text
-    return spent, int(str(rows[0][6])) if rows else None
+    return _make_spent(rows), make_position(*rows[0][6:]) if rows else read_position(db)
 
 
-def read_settled(db: Database, keys: Iterable[CounterKey]) -> dict[CounterKey, Decimal]:
-    """Return the spend of counters; 0 for those that do not exist."""
-    rows = {key: db.fetch_rows(_SELECT, key.values) for key in keys}
-    return {key: Decimal(str(found[0][0])) if found else Decimal(0) for key, found in rows.items()}
+def read_settled(
+    db: Database, kinds: Sequence[CounterKind], ends: tuple[CounterKey, CounterKey], now: datetime
+) -> dict[CounterKey, Decimal]:
+    """Return the spend of the counters of current periods from a key up to another one."""
+    at = format_time(now)
+    sql = _SELECT_RANGE.format(kinds=", ".join("?" * len(kinds)))
+    return _make_spent(db.fetch_rows(sql, (*ends[0].values, *ends[1].values, *map(encode_kind, kinds), at, at)))
+
+
+def write_settled(db: Database, settled: Mapping[CounterKey, Decimal]) -> None:
+    """Write the spend of counters, which are made if they are new, in a transaction that alone counts.
+
+    A few statements for all of them: others wait for it, and CounterChanges would take three for each.
+    """
+    rows = [(*key.values, key.period_end, f"{settled[key]:f}", "0") for key in sorted(settled)]
+    db.insert(_WRITE_SETTLED, rows)
+
+
+def _make_spent(rows: Iterable[tuple[object, ...]]) -> dict[CounterKey, Decimal]:
+    return {CounterKey(*row[:5]): Decimal(str(row[5])) for row in rows}  # type: ignore[arg-type]  # text
 
 
 def read_own_counters(db: Database, kind: CounterKind, project_id: str, subject: str) -> Counters:

@@ -9,11 +9,11 @@ An amount is two whole numbers, so that the scratch file adds it exactly.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from decimal import Decimal
 from itertools import islice
 
-from tornado_proxy.budgets.counting.counters import COLUMNS, HAS_KEY, KEY_COLUMNS, CounterKey
+from tornado_proxy.budgets.counting.counters import COLUMNS, KEY_COLUMNS, CounterKey
 from tornado_proxy.ledger.database import Database
 from tornado_proxy.ledger.dialect import Insert
 from tornado_proxy.ledger.sums.rollup_rows import REST_PLACES, join_amount, split_amount
@@ -30,7 +30,6 @@ _ADD = Insert(
 )
 _SELECT = f"SELECT {COLUMNS}, micro, rest FROM expected"  # noqa: S608  # names of ours
 _SELECT_PAGE = f"{_SELECT} WHERE ({KEY_COLUMNS}) > (?, ?, ?, ?) ORDER BY {KEY_COLUMNS} LIMIT ?"
-_SELECT_ONE = f"{_SELECT} WHERE {HAS_KEY}"
 
 #: Amounts that are added up in memory before they are written.
 _BATCH_SIZE = 5000
@@ -57,11 +56,6 @@ class ExpectedCounters:
     def read_page(self, after: CounterKey, limit: int) -> dict[CounterKey, Decimal]:
         """Return the amounts of up to `limit` counters that follow a key, in the order of their keys."""
         return _read(self._scratch.fetch_rows(_SELECT_PAGE, (*after.values, limit)))
-
-    def read(self, keys: Collection[CounterKey]) -> dict[CounterKey, Decimal]:
-        """Return the amounts of counters; 0 for those without any."""
-        found = [row for key in keys for row in self._scratch.fetch_rows(_SELECT_ONE, key.values)]
-        return dict.fromkeys(keys, Decimal(0)) | _read(found)
 
 
 def _read(rows: Iterable[tuple[object, ...]]) -> dict[CounterKey, Decimal]:

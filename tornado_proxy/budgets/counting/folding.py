@@ -4,61 +4,53 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from decimal import Decimal
 
 from tornado_proxy.budgets import brakes, token_budgets, warnings
-from tornado_proxy.budgets.counting import ledger_records, ledger_sums
-from tornado_proxy.budgets.counting.comparison import Compared, Comparison
-from tornado_proxy.budgets.counting.counted_settlements import list_corrections
-from tornado_proxy.budgets.counting.counters import (
-    CounterChanges,
-    CounterKey,
-    decode_keys,
-    insert_counters,
-    list_kinds_with_counters,
-    make_keys,
-)
+from tornado_proxy.budgets.counting import counted_kinds, ledger_records, ledger_sums, settlements
+from tornado_proxy.budgets.counting.comparison import Compared, Comparison, Differing
+from tornado_proxy.budgets.counting.counters import CounterChanges, decode_keys, make_keys, write_settled
 from tornado_proxy.budgets.counting.cursor import (
-    delete_cursor,
+    delete_position,
     has_cursor,
-    insert_cursor,
+    insert_position,
     lock_cursor,
     read_cursor,
+    read_position,
+    set_change_cursor,
     set_cursor,
 )
 from tornado_proxy.budgets.counting.expected_counters import ExpectedCounters
 from tornado_proxy.budgets.counting.ledger_records import CountedRecord, RecordGroup
-from tornado_proxy.budgets.counting.ledger_sums import Add, CounterAmount
+from tornado_proxy.budgets.counting.ledger_sums import Add
 from tornado_proxy.budgets.counting.record_source import RecordSource
+from tornado_proxy.budgets.counting.settlements import Settlement
 from tornado_proxy.domain.budgets.brake import Brake, BrakeLimits
 from tornado_proxy.domain.budgets.budget_limits import BudgetLimits
-from tornado_proxy.domain.budgets.counter import Amount, CounterKind, decode_kind, encode_kind
+from tornado_proxy.domain.budgets.counter import Amount, CounterKind
 from tornado_proxy.domain.budgets.warning import BudgetWarning
 from tornado_proxy.domain.usage import Basis
-from tornado_proxy.ledger.changes import find_last_seq
+from tornado_proxy.ledger.changes import Position, find_last_seq, find_written_end
 from tornado_proxy.ledger.database import Database
 from tornado_proxy.ledger.dialect import Dialect
 from tornado_proxy.ledger.rows import format_time
 
 _log = logging.getLogger(__name__)
 
-_SELECT_KINDS = "SELECT kind FROM budget_kinds"
-_INSERT_KIND = "INSERT INTO budget_kinds (kind) VALUES (?) ON CONFLICT (kind) DO NOTHING"
-_SELECT_RESERVATION = (
-    "SELECT state, total, subtotal, counters, counted_total, counted_subtotal FROM budget_reservations "
-    "WHERE request_id = ?"
-)
+_SELECT_RESERVATION = "SELECT total, subtotal, counters FROM budget_reservations WHERE request_id = ?"
 #: Those that a record frees.  Few or none: most requests reserve from slices.
 _SELECT_ANY = "SELECT 1 FROM budget_reservations WHERE state IN ('open', 'held') LIMIT 1"
 _SELECT_OPEN = (
     "SELECT request_id FROM budget_reservations WHERE state IN ('open', 'held') AND request_id >= ? AND request_id <= ?"
 )
 _SELECT_AMOUNTS = "SELECT request_id, total, subtotal, counters FROM budget_reservations WHERE request_id IN"
-_SELECT_UNSETTLED = "SELECT request_id FROM budget_reservations WHERE state IN ('pending', 'given_up')"
+_SELECT_UNSETTLED = (
+    "SELECT request_id, state, counted_total, counted_subtotal FROM budget_reservations "
+    "WHERE state IN ('pending', 'given_up') AND request_id IN"
+)
 _TRACK = (
     "INSERT INTO budget_reservations (request_id, writer, state, started_at, total, subtotal, counters, "
     "counted_total, counted_subtotal) VALUES (?, '', 'pending', ?, '0', '0', '[]', ?, ?) "
@@ -75,6 +67,9 @@ _DELETE_COUNTERS = "DELETE FROM budget_counters WHERE period_end < ?"
 
 #: Request ids that one query names.
 _MAX_IDS = 500
+
+#: Settlements that one transaction counts, with some five statements for each.
+_MAX_SETTLEMENTS = 100
 
 
 #: Opens an empty SQLite file, and removes it at the end of the `with` block.
@@ -104,33 +99,31 @@ class Folding:
         self._has_new_trips = False
 
     def begin(self) -> None:
-        """Begin to count at the last record of the ledger, if nothing of this ledger was counted before."""
-        counted = read_cursor(self._budgets) if has_cursor(self._budgets) else 0
-        last_seq = find_last_seq(self._ledger, self._dialect.wait_for_writers)
-        if counted > last_seq:
-            self._forget_newer_ledger(counted, last_seq)
+        """Begin to count at the end of the ledger, if nothing of this ledger was counted before."""
+        counted = read_position(self._budgets) if has_cursor(self._budgets) else Position()
+        end = find_written_end(self._ledger, self._dialect.wait_for_writers)
+        if counted.record > end.record or counted.change > end.change:
+            self._forget_newer_ledger(counted, end)
         with self._budgets.transaction():
             if has_cursor(self._budgets):
                 return
-            insert_cursor(self._budgets, last_seq)
-            # Their settlements come later.  What they count as now is the sum of their bills.
-            pending = ledger_records.list_pending(self._ledger, last_seq)
-            for bill in ledger_records.read_bills(self._ledger, pending):
-                values = (bill.request_id, format_time(bill.started_at), f"{bill.total:f}", f"{bill.subtotal:f}")
-                self._budgets.run(_TRACK, values)
+            insert_position(self._budgets, end)
+            # Their settlements come later.
+            for request_id, *values in ledger_records.list_pending(self._ledger, end):
+                self._budgets.run(_TRACK, (request_id, *values))
 
-    def _forget_newer_ledger(self, counted: int, last_seq: int) -> None:
+    def _forget_newer_ledger(self, counted: Position, end: Position) -> None:
         """Forget what was counted and reserved with another ledger, such as the one that a backup has replaced.
 
         Its records had numbers that new ones will have again, which would not be counted.
         """
         with self._budgets.transaction():
-            if read_cursor(self._budgets) != counted:
+            if not has_cursor(self._budgets) or read_position(self._budgets) != counted:
                 return  # another process has done so
             for table in _TABLES_OF_A_LEDGER:
                 self._budgets.run(f"DELETE FROM {table}")  # noqa: S608  # names of ours
-            delete_cursor(self._budgets)
-        _log.warning("the ledger is older than its budgets; they are counted anew", extra={"last_seq": last_seq})
+            delete_position(self._budgets)
+        _log.warning("the ledger is older than its budgets; they are counted anew", extra={"last_seq": end.record})
 
     def fold(self) -> None:
         """Count the records that the ledger has committed since the last call, in any process."""
@@ -154,64 +147,76 @@ class Folding:
 
     def fold_settlements(self) -> None:
         """Count the settlements of records whose usage was not known when they were counted."""
-        with self._folding() as (_, changes):
-            waiting = [str(request_id) for (request_id,) in self._budgets.fetch_rows(_SELECT_UNSETTLED)]
-            final = ledger_records.find_ids(self._ledger, "settlements", waiting)
-            given_up = ledger_records.find_ids(self._ledger, "given_up", waiting) - final
-            kinds = self.read_kinds()
-            for bill in ledger_records.read_bills(self._ledger, sorted(final | given_up)):
-                self._settle(bill, kinds, changes, final=bill.request_id in final)
+        while self.fold_settlement_batch():
+            pass
+
+    def fold_settlement_batch(self) -> bool:
+        """Count some of the settlements that are not counted yet; return True if there are more."""
+        if read_position(self._budgets).change >= settlements.find_last(self._ledger):
+            return False  # most calls end here, without a transaction
+        end = find_written_end(self._ledger, self._dialect.wait_for_writers).change
+        with self._folding() as (cursor, changes):
+            after = read_position(self._budgets).change
+            found, reached = settlements.read_page(self._ledger, after, end, _MAX_SETTLEMENTS)
+            # Those of a record that is not counted yet wait for it, and all that follow them.
+            waiting = next((settlement.seq for settlement in found if settlement.record_seq > cursor), reached + 1)
+            self._settle([settlement for settlement in found if settlement.seq < waiting], changes)
+            reached = min(reached, waiting - 1)
+            set_change_cursor(self._budgets, reached)
+        return after < reached < end
 
     def register(self, wanted: Iterable[CounterKind], now: datetime) -> None:
-        """Count these kinds from now on, and the ledger's records of their current periods."""
-        new = [kind for kind in dict.fromkeys(wanted) if kind not in self.read_kinds()]
-        if not new:
-            return
-        self.fold()
-        sums: defaultdict[CounterKey, Decimal] = defaultdict(Decimal)
+        """Count these kinds from now on, and the ledger's records of their current periods.
 
-        def add(amounts: Iterable[CounterAmount]) -> None:
-            for key, amount in amounts:
-                sums[key] += amount
-
-        cursor = self._add_records(new, now, add)
-        with self._folding() as (last_seq, changes):
-            # Another process can have begun to count one meanwhile: two start at the same time.
-            added = {encode_kind(kind) for kind in new} - {encode_kind(kind) for kind in self.read_kinds()}
-            add(ledger_sums.list_amounts(self._ledger, self._dialect, new, now, (cursor, last_seq)))
-            add(list_corrections((self._budgets, self._ledger), new, now, last_seq))
-            self._begin_kinds(added, sums, changes)
-
-    def _begin_kinds(self, kinds: set[str], sums: Mapping[CounterKey, Decimal], changes: CounterChanges) -> None:
-        """Make the counters of kinds that were not counted before, and note the kinds."""
-        existing = list_kinds_with_counters(self._budgets, kinds)
-        insert_counters(self._budgets, {key: usd for key, usd in sums.items() if key.kind in kinds - existing})
-        for key, amount in sums.items():
-            if key.kind in existing:
-                changes.settle(key, amount)
-        for kind in sorted(kinds):
-            self._budgets.run(_INSERT_KIND, (kind,))
+        If the process dies meanwhile, the next one that registers them completes their counters.
+        """
+        kinds = list(dict.fromkeys(wanted))
+        if not set(kinds) <= set(self.read_kinds()):
+            with self._folding():
+                counted_kinds.begin_kinds(self._budgets, kinds)
+        incomplete = counted_kinds.list_incomplete(self._budgets, kinds)
+        if incomplete:
+            self._add_differences(incomplete, now)
+            with self._budgets.transaction():
+                counted_kinds.complete_kinds(self._budgets, incomplete)
 
     def correct(self, now: datetime) -> Decimal:
         """Compare the current counters with the ledger, correct them, and return the sum of the differences in USD.
 
         Nothing is locked while they do not differ.  Those whose records may have been pruned are left alone.
         """
+        counted = self.read_kinds()
+        incomplete = counted_kinds.list_incomplete(self._budgets, counted)
+        return self._add_differences([kind for kind in counted if kind not in incomplete], now, leaves_pruned=True)
+
+    def _add_differences(self, kinds: Sequence[CounterKind], now: datetime, *, leaves_pruned: bool = False) -> Decimal:
+        """Add to counters what they lack of the ledger's records; return the sum of the differences in USD."""
         self.fold()
         self.fold_settlements()
-        kinds = ledger_sums.list_whole(self._ledger, self.read_kinds(), now)
+        if leaves_pruned:
+            kinds = ledger_sums.list_whole(self._ledger, kinds, now)
         total = Decimal(0)
         with self._open_scratch() as scratch:
             expected = ExpectedCounters(scratch)
-            cursor = self._add_records(kinds, now, expected.add)
+            position = self._add_records(kinds, now, expected.add)
             compared = Compared(self._budgets, self._ledger, self._dialect, kinds, now)
-            comparison = Comparison(compared, expected, cursor)
-            for keys in comparison.find_differing():
-                with self._folding() as (last_seq, changes):
-                    for key, difference in comparison.list_differences(keys, last_seq).items():
-                        changes.settle(key, difference)
-                        total += abs(difference)
+            comparison = Comparison(compared, expected, position)
+            for differing in comparison.find_differing():
+                # Records can have been pruned since their sums were read.
+                if leaves_pruned and ledger_sums.list_whole(self._ledger, kinds, now) != kinds:
+                    break
+                total += self._correct_page(comparison, differing)
         return total
+
+    def _correct_page(self, comparison: Comparison, differing: Differing) -> Decimal:
+        """Correct counters that still differ; return the sum of the differences in USD."""
+        with self._folding():
+            figures = comparison.correct(differing, read_position(self._budgets))
+            write_settled(self._budgets, {key: expected for key, (_, expected) in figures.items()})
+            raised = {key: expected for key, (settled, expected) in figures.items() if expected > settled}
+            claimed = warnings.claim(self._budgets, self.limits, raised, datetime.now(UTC))
+        self._warnings += claimed
+        return sum((abs(expected - settled) for settled, expected in figures.values()), Decimal(0))
 
     def free_orphans(self, writer: str) -> None:
         """Hold or free the reservations of a process that has died.
@@ -287,7 +292,7 @@ class Folding:
 
     def read_kinds(self) -> list[CounterKind]:
         """Return the kinds that are counted."""
-        return [decode_kind(str(kind)) for (kind,) in self._budgets.fetch_rows(_SELECT_KINDS)]
+        return counted_kinds.read_kinds(self._budgets)
 
     def _count(self, groups: Iterable[RecordGroup], changes: CounterChanges) -> None:
         kinds = self.read_kinds()
@@ -326,47 +331,59 @@ class Folding:
             changes.free(str(keys), Decimal(str(total)), Decimal(str(subtotal)))
         self._budgets.delete("budget_reservations", "request_id", [row[0] for row in rows])
 
-    def _settle(
-        self, bill: CountedRecord, kinds: Sequence[CounterKind], changes: CounterChanges, *, final: bool
-    ) -> None:
-        rows = self._budgets.fetch_rows(_SELECT_RESERVATION, (bill.request_id,))
-        for state, _, _, _, counted_total, counted_subtotal in rows:
-            if state == "given_up" and not final:
-                return
-            counted = {Amount.TOTAL: Decimal(str(counted_total)), Amount.SUBTOTAL: Decimal(str(counted_subtotal))}
-            for kind in kinds:
-                for key in make_keys(kind, bill.spender, bill.started_at):
-                    changes.settle(key, bill.amount(kind.amount) - counted[kind.amount])
-            if final:
-                self._free(bill.request_id, changes)
-                return
-            # Its figures are shown until there are final ones; an unknown cost stays reserved.
-            values = (f"{bill.total:f}", f"{bill.subtotal:f}", bill.request_id)
-            self._budgets.run(_SET_STATE, ("given_up", *values))
-            if bill.basis is not Basis.UNSETTLED or not self.hold:
-                self._free_counters(bill.request_id, changes)
-                self._budgets.run(_FREE, (bill.request_id,))
+    def _settle(self, found: Sequence[Settlement], changes: CounterChanges) -> None:
+        """Count settlements, at most a page; one without a row is counted already."""
+        kinds = self.read_kinds()
+        sql = f"{_SELECT_UNSETTLED} ({', '.join('?' * len(found))})"
+        rows = self._budgets.fetch_rows(sql, [settlement.request_id for settlement in found]) if found else []
+        counted = {str(request_id): (str(state), *figures) for request_id, state, *figures in rows}
+        for settlement in found:
+            state, total, subtotal = counted.get(settlement.request_id, ("", "0", "0"))
+            if state == "pending" or (state == "given_up" and settlement.is_final):
+                figures = {Amount.TOTAL: Decimal(str(total)), Amount.SUBTOTAL: Decimal(str(subtotal))}
+                for kind in kinds:
+                    for key in make_keys(kind, settlement.spender, settlement.started_at):
+                        changes.settle(key, settlement.figures[kind.amount] - figures[kind.amount])
+                self._end_pending(settlement, changes)
+                counted[settlement.request_id] = ("" if settlement.is_final else "given_up", *_list_figures(settlement))
+
+    def _end_pending(self, settlement: Settlement, changes: CounterChanges) -> None:
+        """Free what a request has reserved, if its cost is known now."""
+        if settlement.is_final:
+            self._free(settlement.request_id, changes)
+            return
+        # Its figures are shown until there are final ones; an unknown cost stays reserved.
+        self._budgets.run(_SET_STATE, ("given_up", *_list_figures(settlement), settlement.request_id))
+        if settlement.basis is not Basis.UNSETTLED or not self.hold:
+            self._free_counters(settlement.request_id, changes)
+            self._budgets.run(_FREE, (settlement.request_id,))
 
     def _free(self, request_id: str, changes: CounterChanges) -> None:
         self._free_counters(request_id, changes)
         self._budgets.run(_DELETE, (request_id,))
 
     def _free_counters(self, request_id: str, changes: CounterChanges) -> None:
-        for _, total, subtotal, keys, _, _ in self._budgets.fetch_rows(_SELECT_RESERVATION, (request_id,)):
+        for total, subtotal, keys in self._budgets.fetch_rows(_SELECT_RESERVATION, (request_id,)):
             changes.free(str(keys), Decimal(str(total)), Decimal(str(subtotal)))
 
-    def _add_records(self, kinds: Sequence[CounterKind], now: datetime, add: Add) -> int:
-        """Add the amounts of the records that are counted, without their settlements; return the cursor.
+    def _add_records(self, kinds: Sequence[CounterKind], now: datetime, add: Add) -> Position:
+        """Add the amounts of the records that are counted, with their settlements; return how far they are counted.
 
         It can take seconds in a large ledger, so it locks nothing.
         """
         summed = ledger_sums.read_sums(self._ledger, kinds, now, add)
         self.fold()  # then the cursor is not before the last record of any sum
-        last_seq = read_cursor(self._budgets)
+        position = read_position(self._budgets)
         for part in summed:
-            add(ledger_sums.list_amounts(self._ledger, self._dialect, part.kinds, now, (part.seq, last_seq)))
-        return last_seq
+            seqs = (part.seq, position.record)
+            add(ledger_sums.list_amounts(self._ledger, self._dialect, part.kinds, now, seqs))
+        add(settlements.list_corrections(self._ledger, kinds, now, (0, position.change)))
+        return position
 
 
 def _format_amounts(record: CountedRecord) -> tuple[str, str]:
     return f"{record.total:f}", f"{record.subtotal:f}"
+
+
+def _list_figures(settlement: Settlement) -> tuple[str, str]:
+    return f"{settlement.figures[Amount.TOTAL]:f}", f"{settlement.figures[Amount.SUBTOTAL]:f}"

@@ -16,6 +16,7 @@ import msgspec
 from tornado_proxy.domain.budgets.counter import Amount
 from tornado_proxy.domain.budgets.spender import Spender
 from tornado_proxy.domain.usage import Basis
+from tornado_proxy.ledger.changes import Position
 from tornado_proxy.ledger.database import Database
 from tornado_proxy.ledger.dialect import Dialect, quote_names
 from tornado_proxy.ledger.writer.committed_records import SHARED_COLUMNS, CommittedBatch, CommittedGroup
@@ -67,9 +68,13 @@ _SELECT_ENDED = (
     "{join}(CASE WHEN basis = 'pending' THEN request_id END, '\n') "
     f"FROM (SELECT seq, basis, request_id FROM records WHERE seq > ? AND seq <= ? ORDER BY seq LIMIT {_MAX_SPENDS}) r"
 )
+# With the figures and without the settlements that the changes up to a position have.
 _SELECT_PENDING = (
-    "SELECT request_id FROM records r WHERE basis = 'pending' AND seq <= ? "
-    "AND NOT EXISTS (SELECT 1 FROM settlements s WHERE s.request_id = r.request_id)"
+    "SELECT r.request_id, r.started_at, coalesce(g.total, r.total), coalesce(g.subtotal, r.subtotal) FROM records r "
+    "LEFT JOIN changes c ON c.request_id = r.request_id AND c.kind = 'given_up' AND c.seq <= ? "
+    "LEFT JOIN given_up g ON g.request_id = c.request_id "
+    "WHERE r.basis = 'pending' AND r.request_id > ? AND +r.seq <= ? AND NOT EXISTS (SELECT 1 FROM changes s "
+    "WHERE s.request_id = r.request_id AND s.kind = 'settlement' AND s.seq <= ?) ORDER BY r.request_id LIMIT ?"
 )
 
 
@@ -256,11 +261,6 @@ def read_originals(ledger: Database, request_ids: Sequence[str]) -> Iterator[Cou
     return _read_by_id(ledger, "records", request_ids)
 
 
-def read_bills(ledger: Database, request_ids: Sequence[str]) -> Iterator[CountedRecord]:
-    """Yield the records of these requests, with the figures of their settlements."""
-    return _read_by_id(ledger, "bills", request_ids)
-
-
 def find_ids(ledger: Database, table: str, request_ids: Sequence[str]) -> frozenset[str]:
     """Return those of the requests that have a row in a table of the ledger."""
     found: set[str] = set()
@@ -282,15 +282,14 @@ def read_ended(ledger: Database, dialect: Dialect, after: int, last_seq: int) ->
         yield EndedRequests(*(str(some).split("\n") if some else () for some in ids))
 
 
-def list_pending(ledger: Database, last_seq: int) -> list[str]:
-    """Return the requests without a final settlement whose usage comes later."""
-    rows = ledger.fetch_rows(_SELECT_PENDING, (last_seq,))
-    return [str(request_id) for (request_id,) in rows]
-
-
-def list_ids(ledger: Database, table: str) -> list[str]:
-    """Return the requests that have a row in a table of the ledger."""
-    return [str(request_id) for (request_id,) in ledger.fetch_rows(f"SELECT request_id FROM {table}")]  # noqa: S608
+def list_pending(ledger: Database, end: Position) -> Iterator[tuple[str, str, str, str]]:
+    """Yield the id, begin, total and subtotal, as text, of each request whose usage comes after a position."""
+    after = ""
+    while rows := ledger.fetch_rows(_SELECT_PENDING, (end.change, after, end.record, end.change, _MAX_IDS)):
+        for row in rows:
+            request_id, started_at, total, subtotal = map(str, row)
+            yield request_id, started_at, total, subtotal
+        after = str(rows[-1][0])
 
 
 def _read_by_id(ledger: Database, table: str, request_ids: Sequence[str]) -> Iterator[CountedRecord]:

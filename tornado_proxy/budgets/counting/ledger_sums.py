@@ -157,7 +157,7 @@ def _read_span(ledger: Database, kinds: Sequence[CounterKind], span: str, interv
         position = Position.parse(str(first[0]))
     groups = (_make_group(interval.begin, row[1:]) for row in itertools.chain([first] if first else [], rows))
     add(pair for group in groups for pair in _list_of_kinds(group, kinds))
-    pending = map(_make_pending_group, ledger.fetch_rows(_SELECT_PENDING, (position.change, position.record, begin)))
+    pending = map(_make_pending_group, ledger.iterate_rows(_SELECT_PENDING, (position.change, position.record, begin)))
     current = (group for group in pending if interval.end is None or group.at < interval.end)
     add(pair for group in current for pair in _list_of_kinds(group, kinds))
     return position.record

@@ -9,7 +9,6 @@ hold a bound a second time has no effect, so the bounds in the ledger are forgot
 
 from __future__ import annotations
 
-import contextlib
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -33,11 +32,14 @@ _SELECT_UNHELD = (
     "AND NOT EXISTS (SELECT 1 FROM settlements s WHERE s.request_id = u.request_id)"
 )
 _SELECT_WRITERS = "SELECT DISTINCT writer FROM unheld_bounds"
-_SELECT_ANY = "SELECT 1 FROM unheld_bounds WHERE writer = ? LIMIT 1"
-_DELETE = (
-    "DELETE FROM unheld_bounds WHERE writer = ? "
-    "AND NOT EXISTS (SELECT 1 FROM records r WHERE r.request_id = unheld_bounds.request_id AND r.seq > ?)"
+_SELECT_HELD = (
+    "SELECT request_id FROM unheld_bounds u WHERE writer = ? AND request_id > ? "
+    "AND NOT EXISTS (SELECT 1 FROM records r WHERE r.request_id = u.request_id AND r.seq > ?) "
+    "ORDER BY request_id LIMIT ?"
 )
+
+#: Bounds that one transaction forgets.  With SQLite, all writers of the ledger wait for its end.
+_BATCH_SIZE = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +79,14 @@ def list_writers(ledger: Database) -> set[str]:
 def forget_bounds(ledger: Database, writer: str, last_seq: int) -> None:
     """Forget the bounds of a process that are held: those of records that have seq <= `last_seq`, or were pruned.
 
-    If the ledger cannot be written now, they are forgotten later.
+    Some are forgotten in each transaction.  If the ledger cannot be written now, the rest is forgotten later.
     """
-    if ledger.fetch_rows(_SELECT_ANY, (writer,)):
-        with contextlib.suppress(StoreError):
-            ledger.run(_DELETE, (writer, last_seq))
+    after = ""
+    while held := ledger.fetch_rows(_SELECT_HELD, (writer, after, last_seq, _BATCH_SIZE)):
+        request_ids = [str(request_id) for (request_id,) in held]
+        try:
+            with ledger.transaction():
+                ledger.delete("unheld_bounds", "request_id", request_ids)
+        except StoreError:
+            return
+        after = request_ids[-1]

@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from tornado_proxy.ledger.changes import SELECT_END, Position
+from tornado_proxy.ledger.changes import Position, find_written_end
 from tornado_proxy.ledger.database import Database
 from tornado_proxy.ledger.dialect import Dialect, Insert
 from tornado_proxy.ledger.sums import item_rows
@@ -136,7 +136,7 @@ def roll_up(db: Database, dialect: Dialect, limit: int = BATCH_SIZE, *, waits: b
         StoreError: the database fails.
         ValueError: an amount has more than 12 decimals.
     """
-    end = _find_end(db, dialect)
+    end = find_written_end(db, dialect.wait_for_writers)
     with db.transaction():
         cursors = lock_cursors(db, dialect, waits=waits)
         if not cursors:
@@ -211,16 +211,6 @@ def read_cursors(db: Database, lock: str = "") -> dict[str, Position]:
 def _move(db: Database, name: str, old: Position, new: Position) -> None:
     if new != old:
         db.run(_MOVE_CURSOR, (str(new), name))
-
-
-def _find_end(db: Database, dialect: Dialect) -> Position:
-    """Return the position below which no record and no change will appear, as ledger.changes.find_end() does."""
-    # A transaction of its own: writers wait for the lock that it takes.
-    with db.transaction():
-        if dialect.wait_for_writers:
-            db.run(dialect.wait_for_writers)
-        ((record, change),) = db.fetch_rows(SELECT_END)
-    return Position(int(str(record)), int(str(change)))
 
 
 def _find_last(rows: Sequence[Sequence[object]]) -> int:
