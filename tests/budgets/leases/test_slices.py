@@ -47,13 +47,24 @@ def lease(store: BudgetStore, slices: Slices, budget: Budget = LARGE, bound: str
     store.sync_leases()
 
 
-@pytest.fixture
-def process(budgets: BudgetsUnderTest) -> tuple[BudgetStore, Slices]:
+def open_leasing(budgets: BudgetsUnderTest, budget: Budget = LARGE) -> tuple[BudgetStore, Slices]:
     """Return the store and the slices of a process that has leased."""
     slices = Slices()
     store = budgets.open("leasing", slices=slices)
-    lease(store, slices)
+    lease(store, slices, budget)
     return store, slices
+
+
+@pytest.fixture
+def process(budgets: BudgetsUnderTest) -> tuple[BudgetStore, Slices]:
+    """Return the store and the slices of a process that has leased."""
+    return open_leasing(budgets)
+
+
+def take_request(process: tuple[BudgetStore, Slices]) -> tuple[BudgetStore, Slices]:
+    """Let the request "a" reserve 0.5 USD from the slice of a process; return the process."""
+    assert process[1].take(reservation("a", "0.5", LARGE))
+    return process
 
 
 def raw_reserved(store: BudgetStore) -> Decimal:
@@ -85,8 +96,7 @@ def test_request_reserves_from_a_slice_and_is_shown_as_reserved(
 def test_request_that_another_process_counts_leaves_the_slice(
     budgets: BudgetsUnderTest, process: tuple[BudgetStore, Slices]
 ) -> None:
-    store, slices = process
-    assert slices.take(reservation("a", "0.5", LARGE))
+    store, slices = take_request(process)
     budgets.write(record("other", "1"), record("a", "0.2"))
     budgets.store.folding.fold()
 
@@ -97,8 +107,7 @@ def test_request_that_another_process_counts_leaves_the_slice(
 
 
 def test_released_request_leaves_the_slice(budgets: BudgetsUnderTest, process: tuple[BudgetStore, Slices]) -> None:
-    store, slices = process
-    assert slices.take(reservation("a", "0.5", LARGE))
+    store, slices = take_request(process)
     assert slices.release("a")
     assert not slices.release("a")
     store.sync_leases()
@@ -118,9 +127,7 @@ def test_slice_is_given_back_when_no_request_takes_from_it(
 def test_slice_of_a_budget_with_much_left_is_kept_in_a_pause(
     budgets: BudgetsUnderTest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    slices = Slices()
-    store = budgets.open("leasing", slices=slices)
-    lease(store, slices, Budget(MONTH, Decimal(1_000_000)))
+    store, slices = open_leasing(budgets, Budget(MONTH, Decimal(1_000_000)))
     monkeypatch.setattr(slices_module, "_IDLE_S", 0.0)
     store.sync_leases()
     assert raw_reserved(store) == 128  # 256 bounds
@@ -136,9 +143,8 @@ def test_slice_of_a_budget_with_much_left_is_kept_in_a_pause(
 
 
 def test_slice_grows_with_its_requests(budgets: BudgetsUnderTest) -> None:
-    slices = Slices()
-    store, budget = budgets.open("leasing", slices=slices), Budget(MONTH, Decimal(1_000_000))
-    lease(store, slices, budget)
+    budget = Budget(MONTH, Decimal(1_000_000))
+    store, slices = open_leasing(budgets, budget)
 
     for number in range(100):
         assert slices.take(reservation(f"{number}", "0.5", budget))
@@ -148,9 +154,8 @@ def test_slice_grows_with_its_requests(budgets: BudgetsUnderTest) -> None:
 
 
 def test_requests_after_a_pause_find_the_slice_of_a_counter_with_much_left(budgets: BudgetsUnderTest) -> None:
-    slices, much = Slices(), Budget(MONTH, Decimal(100_000))
-    store = budgets.open("leasing", slices=slices)
-    lease(store, slices, much)
+    much = Budget(MONTH, Decimal(100_000))
+    store, slices = open_leasing(budgets, much)
     (leased,) = slices.slices.values()
 
     leased.asked_at -= 10
@@ -208,8 +213,7 @@ def test_slice_of_a_higher_limit_is_not_used_for_a_lower_one(process: tuple[Budg
 
 def test_lease_is_a_tenth_of_what_all_processes_have_left(budgets: BudgetsUnderTest) -> None:
     assert budgets.reserve("of another process", "80", "100") is None
-    slices = Slices()
-    lease(budgets.open("leasing", slices=slices), slices)
+    open_leasing(budgets)
     assert raw_reserved(budgets.store) == 82
 
 
@@ -236,8 +240,7 @@ def test_slice_is_not_used_when_the_database_has_not_been_seen_for_long(process:
 def test_request_of_unknown_cost_is_held_at_its_bound(
     basis: Basis, budgets: BudgetsUnderTest, process: tuple[BudgetStore, Slices]
 ) -> None:
-    store, slices = process
-    assert slices.take(reservation("a", "0.5", LARGE))
+    store, slices = take_request(process)
     budgets.write(record("a", "0", basis=basis))
     budgets.store.folding.fold()
     store.sync_leases()
@@ -254,8 +257,7 @@ def test_request_of_unknown_cost_is_held_at_its_bound(
 def test_pending_request_that_is_settled_before_its_process_knows_holds_nothing(
     budgets: BudgetsUnderTest, process: tuple[BudgetStore, Slices]
 ) -> None:
-    store, slices = process
-    assert slices.take(reservation("a", "0.5", LARGE))
+    store, slices = take_request(process)
     budgets.write(record("a", "0", basis=Basis.PENDING))
     budgets.store.folding.fold()
     budgets.write(settlement("a", "0.3"))
@@ -345,8 +347,7 @@ def test_process_whose_lock_is_free_lives_on_for_a_while(
 def test_slices_that_others_have_freed_are_leased_again(
     budgets: BudgetsUnderTest, process: tuple[BudgetStore, Slices]
 ) -> None:
-    store, slices = process
-    assert slices.take(reservation("a", "0.5", LARGE))
+    store, slices = take_request(process)
     store.sync_leases()
     budgets.kill(store)
     budgets.store.free_dead()
@@ -362,8 +363,7 @@ def test_slices_that_others_have_freed_are_leased_again(
 def test_process_that_was_thought_dead_reserves_its_requests_once(
     budgets: BudgetsUnderTest, process: tuple[BudgetStore, Slices]
 ) -> None:
-    store, slices = process
-    assert slices.take(reservation("a", "0.5", LARGE))
+    store, slices = take_request(process)
     store.sync_leases()
     leave_intent(store, "a")
     budgets.kill(store)
@@ -395,8 +395,7 @@ def reopen(budgets: BudgetsUnderTest, store: BudgetStore, slices: Slices) -> Bud
 def test_request_that_is_counted_while_its_process_has_no_connection_leaves_the_slice(
     budgets: BudgetsUnderTest, process: tuple[BudgetStore, Slices]
 ) -> None:
-    store, slices = process
-    assert slices.take(reservation("a", "0.5", LARGE))
+    store, slices = take_request(process)
     budgets.write(record("a", "0.2"))
     budgets.store.folding.fold()
 
@@ -409,8 +408,7 @@ def test_request_that_is_counted_while_its_process_has_no_connection_leaves_the_
 def test_request_of_unknown_cost_is_held_after_a_fault(
     budgets: BudgetsUnderTest, process: tuple[BudgetStore, Slices], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store, slices = process
-    assert slices.take(reservation("a", "0.5", LARGE))
+    store, slices = take_request(process)
     budgets.write(record("a", "0", basis=Basis.UNSETTLED))
     store.folding.fold()
     with monkeypatch.context() as patch:
@@ -426,8 +424,7 @@ def test_request_of_unknown_cost_is_held_after_a_fault(
 def test_pending_request_whose_commit_failed_in_its_process_alone_is_held_once(
     budgets: BudgetsUnderTest, process: tuple[BudgetStore, Slices]
 ) -> None:
-    store, slices = process
-    assert slices.take(reservation("a", "0.5", LARGE))
+    store, slices = take_request(process)
     budgets.write(record("a", "0", basis=Basis.PENDING))
     store.folding.fold()
     to_hold = dict(slices.to_hold)
@@ -443,8 +440,7 @@ def test_pending_request_whose_commit_failed_in_its_process_alone_is_held_once(
 def test_request_that_was_shown_before_a_fault_is_not_shown_when_it_has_ended(
     budgets: BudgetsUnderTest, process: tuple[BudgetStore, Slices]
 ) -> None:
-    store, slices = process
-    assert slices.take(reservation("a", "0.5", LARGE))
+    store, slices = take_request(process)
     store.sync_leases()
     assert [one.request_id for one in store.list_reservations()] == ["a"]
     budgets.write(record("a", "0.2"))
@@ -508,8 +504,7 @@ def test_idle_slice_of_another_process_refuses_no_request(budgets: BudgetsUnderT
 def test_recall_that_comes_while_a_slice_is_written_is_answered(
     budgets: BudgetsUnderTest, process: tuple[BudgetStore, Slices], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store, slices = process
-    assert slices.take(reservation("a", "0.5", LARGE))
+    store, slices = take_request(process)
     keys, list_recalled = list(slices.slices), store.leasing._list_recalled
 
     def list_before_the_recall() -> list[CounterKey]:
