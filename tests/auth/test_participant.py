@@ -112,6 +112,15 @@ def test_every_key_of_a_project_is_accepted() -> None:
         pytest.param(sign(claims(name=["ada"])), "participant", id="name is a list"),
         pytest.param(sign(claims(name="a\u0000b")), "control", id="a name with NUL"),
         pytest.param(sign(claims(name="\ud800")), "control", id="a name with a lone surrogate"),
+        pytest.param(sign(claims(name="a" * 256)), "256 characters, and at most 255", id="a name that is too long"),
+        pytest.param(
+            sign(claims(grants=[{"name": "room", "scope": "r" * 5000}])),
+            "5000 characters",
+            id="a room that is too long",
+        ),
+        pytest.param(
+            sign(claims(grants=[{"name": "role", "scope": "r" * 256}])), "256 characters", id="a role that is too long"
+        ),
         pytest.param(sign(claims(grants=None)), "grants", id="no grants"),
         pytest.param(sign(claims(grants={"api": {"llm": {}}})), "grants", id="grants are an object"),
         pytest.param(sign(claims(grants=["api"])), "grant", id="a grant that is not an object"),
@@ -232,6 +241,13 @@ def test_times_are_checked_against_the_given_time(payload: dict[str, Any], secon
         assert verify(sign(payload), now).participant == "ada"
     else:
         assert reject(sign(payload), now).status == 401
+
+
+def test_longest_names_are_accepted_whole() -> None:
+    name = "é" * 255
+    caller = verify(sign(claims(name=name, grants=[{"name": "room", "scope": "r" * 255}, *claims()["grants"]])))
+
+    assert (caller.participant, caller.room) == (name, "r" * 255)
 
 
 def test_expired_token_is_401_even_if_it_grants_nothing() -> None:

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tests.cli.rated_ledger import run
-from tornado_proxy.cli.tables import cut_middle, fit_table, printable_text
+from tornado_proxy.cli.tables import MAX_CHARACTERS, cut_middle, fit_table, printable_name
 
 MODEL = "claude-sonnet-4-5-20250929-with-a-long-suffix"
 AMOUNT = "12.345678901234"
@@ -18,7 +18,7 @@ AMOUNT = "12.345678901234"
 def make(decimals: int | None, characters: int | None) -> Table:
     table = Table("model", "subtotal USD", "surcharge USD", "total USD")
     amount = AMOUNT if decimals is None else f"{float(AMOUNT):.{decimals}f}"
-    table.add_row(printable_text(MODEL, characters), amount, amount, amount)
+    table.add_row(printable_name(MODEL, characters), amount, amount, amount)
     return table
 
 
@@ -45,10 +45,19 @@ def test_amounts_are_rounded_and_names_cut_but_no_cell_is_broken(width: int, row
 
 
 @pytest.mark.parametrize(
-    ("characters", "cut"), [(None, "0123456789"), (10, "0123456789"), (9, "0123…6789"), (8, "0123…789"), (3, "0…9")]
+    ("characters", "cut"), [(64, "0123456789"), (10, "0123456789"), (9, "0123…6789"), (8, "0123…789"), (3, "0…9")]
 )
-def test_middle_of_a_long_name_is_cut(characters: int | None, cut: str) -> None:
+def test_middle_of_a_long_name_is_cut(characters: int, cut: str) -> None:
     assert cut_middle("0123456789", characters) == cut
+
+
+def test_longest_name_of_a_token_takes_one_line_of_a_table() -> None:
+    name = "a" * 200 + "b" * 55
+
+    assert printable_name(name).plain == "a" * 32 + "…" + "b" * 31
+    assert len(printable_name(name).plain) == MAX_CHARACTERS
+    assert printable_name("a" * MAX_CHARACTERS).plain == "a" * MAX_CHARACTERS
+    assert printable_name(None).plain == "-"
 
 
 def test_list_of_models_stays_below_120_columns_in_a_pipe() -> None:

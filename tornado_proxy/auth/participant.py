@@ -22,7 +22,7 @@ from tornado_proxy.auth.narrowing import check_narrowing, derive_key, find_root,
 from tornado_proxy.auth.unverified_token import UnverifiedToken, read_unverified
 from tornado_proxy.auth.validity import Validity, read_validity
 from tornado_proxy.domain.errors import NotAllowed, NotAuthenticated
-from tornado_proxy.domain.identity import ApiKey, Caller, ModelPatterns
+from tornado_proxy.domain.identity import MAX_NAME_CHARACTERS, ApiKey, Caller, ModelPatterns
 
 ALGORITHM = "HS256"
 
@@ -163,6 +163,11 @@ def _check_signature(token: str, key: bytes) -> None:
 def _check_text(value: object) -> str | None:
     if not isinstance(value, str):
         return None
+    if len(value) > MAX_NAME_CHARACTERS:
+        raise NotAuthenticated(
+            f"token name, room or role has {len(value)} characters, and at most {MAX_NAME_CHARACTERS} are allowed; "
+            f"{_REQUEST_NEW}"
+        )
     if _INVALID_IN_NAME.search(value):
         raise NotAuthenticated(f"token name, room or role contains a control character; {_REQUEST_NEW}")
     return value

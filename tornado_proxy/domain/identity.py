@@ -15,6 +15,10 @@ from tornado_proxy.domain.budgets.budget import Budget
 from tornado_proxy.domain.budgets.rate_limits import ProjectLimits
 from tornado_proxy.domain.cost import NO_DISCOUNT, Discount
 
+#: Characters of a name in a credential: a participant, user, room, role, e-mail address or client.  Records, log lines,
+#: pages and messages show it whole.  OpenID Connect Core section 2 limits `sub` to as many.
+MAX_NAME_CHARACTERS = 255
+
 
 @final
 class Secret:

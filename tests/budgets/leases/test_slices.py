@@ -257,7 +257,7 @@ def test_request_of_unknown_cost_is_held_at_its_bound(
 def test_pending_request_that_is_settled_before_its_process_knows_holds_nothing(
     budgets: BudgetsUnderTest, process: tuple[BudgetStore, Slices]
 ) -> None:
-    store, slices = take_request(process)
+    store, _ = take_request(process)
     budgets.write(record("a", "0", basis=Basis.PENDING))
     budgets.store.folding.fold()
     budgets.write(settlement("a", "0.3"))
@@ -347,7 +347,7 @@ def test_process_whose_lock_is_free_lives_on_for_a_while(
 def test_slices_that_others_have_freed_are_leased_again(
     budgets: BudgetsUnderTest, process: tuple[BudgetStore, Slices]
 ) -> None:
-    store, slices = take_request(process)
+    store, _ = take_request(process)
     store.sync_leases()
     budgets.kill(store)
     budgets.store.free_dead()

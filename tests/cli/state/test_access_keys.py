@@ -187,3 +187,13 @@ def test_projects_in_a_folder_are_found(tmp_path: Path) -> None:
     create(config, project="bbbbbbbb-9a1e-4f6b-8c43-1d2a7f6f0a10")
 
     assert len(list_keys(config)) == 1
+
+
+def test_long_name_is_cut_in_the_table_and_whole_in_json(config: Path) -> None:
+    name = "x" * 100 + "y" * 100
+    create(config, "--participant", name)
+
+    assert [key["participant"] for key in list_keys(config)] == [name]
+    table = run_command(config, "list").stdout
+    assert "x" * 32 + "…" + "y" * 31 in table
+    assert name not in table

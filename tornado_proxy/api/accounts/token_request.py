@@ -12,9 +12,7 @@ from tornado_proxy.api.accounts.callers import ProjectMember
 from tornado_proxy.auth.token_spec import TokenSpec, read_spec
 from tornado_proxy.domain.config.document import Document
 from tornado_proxy.domain.errors import ConfigError, InvalidBody, NotAllowed
-
-#: Characters of a participant and of a room.
-_MAX_NAME_CHARACTERS = 255
+from tornado_proxy.domain.identity import MAX_NAME_CHARACTERS
 
 #: The models of a token whose request names none: all of the project.
 _ALL_MODELS: Mapping[str, object] = {"llm": {}}
@@ -89,10 +87,10 @@ def _choose_name(name: str | None, email: str | None, member: ProjectMember) -> 
 
 
 def _check_name(text: object, param: str) -> None:
-    valid = isinstance(text, str) and text == text.strip() and 0 < len(text) <= _MAX_NAME_CHARACTERS
+    valid = isinstance(text, str) and text == text.strip() and 0 < len(text) <= MAX_NAME_CHARACTERS
     if not valid or not str(text).isprintable():
         raise InvalidBody(
-            f"{param} must be 1 to {_MAX_NAME_CHARACTERS} printable characters without spaces at its ends", param=param
+            f"{param} must be 1 to {MAX_NAME_CHARACTERS} printable characters without spaces at its ends", param=param
         )
 
 

@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 from tornado_proxy.auth.validity import Validity
 from tornado_proxy.domain.config.oauth import ANY, OAuthIssuer
 from tornado_proxy.domain.errors import InsufficientScope, NotAuthenticated
-from tornado_proxy.domain.identity import OAuthUser
+from tornado_proxy.domain.identity import MAX_NAME_CHARACTERS, OAuthUser
 
 #: How far the clocks of an issuer and of this server may differ.
 LEEWAY = timedelta(seconds=30)
@@ -27,9 +27,6 @@ _ID_TOKEN_CLAIMS = ("at_hash", "c_hash")
 
 #: Values of claims with which Keycloak and Cognito mark tokens of other kinds: ID, refresh and logout tokens.
 _TOKEN_KINDS = {"typ": frozenset({"bearer", "jwt", "at+jwt"}), "token_use": frozenset({"access", "access_token"})}
-
-#: Characters of a subject, a client id, an e-mail address; OpenID Connect Core section 2 limits `sub` to 255.
-_MAX_CHARACTERS = 255
 
 #: Groups of a user; Entra ID puts at most 200 into a token.
 _MAX_GROUPS = 1000
@@ -144,8 +141,8 @@ def _read_text(claims: Mapping[str, object], name: str) -> str | None:
     value = claims.get(name)
     if value is None:
         return None
-    if not isinstance(value, str) or len(value) > _MAX_CHARACTERS or _INVALID_TEXT.search(value):
+    if not isinstance(value, str) or len(value) > MAX_NAME_CHARACTERS or _INVALID_TEXT.search(value):
         raise NotAuthenticated(
-            f"access token {name} must be at most {_MAX_CHARACTERS} characters of text; {_LOG_IN_AGAIN}"
+            f"access token {name} must be at most {MAX_NAME_CHARACTERS} characters of text; {_LOG_IN_AGAIN}"
         )
     return value

@@ -26,7 +26,7 @@ from tornado_proxy.cli.options.time_param import TimeParam, check_times
 from tornado_proxy.cli.reports.cache_usage import print_cache_usage
 from tornado_proxy.cli.reports.usage_api_client import ApiQuery, fetch_sums, find_project, print_usage, read_token
 from tornado_proxy.cli.state.budgets import make_table, read_rows
-from tornado_proxy.cli.tables import print_fitting_table, print_table, printable_text
+from tornado_proxy.cli.tables import print_fitting_table, print_table, printable_name
 from tornado_proxy.domain.usage import Basis
 from tornado_proxy.exports import focus
 from tornado_proxy.ledger.backends import make_backend
@@ -245,7 +245,7 @@ def _make_table(
     for usage_sum in sums:
         amounts = (usage_sum.subtotal, usage_sum.surcharge, usage_sum.total)
         cells = (f"{amount:,.{decimals}f}" for amount in amounts)
-        group = (printable_text(value, characters) for value in usage_sum.group)
+        group = (printable_name(value, characters) for value in usage_sum.group)
         table.add_row(*group, str(usage_sum.requests), *cells)
     return table
 

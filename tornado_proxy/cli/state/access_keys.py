@@ -28,7 +28,7 @@ from tornado_proxy.cli.options.duration_param import parse_duration
 from tornado_proxy.cli.options.format_option import format_option
 from tornado_proxy.cli.state.actor import find_actor
 from tornado_proxy.cli.state.state_store import open_state_store
-from tornado_proxy.cli.tables import print_table, printable_text
+from tornado_proxy.cli.tables import print_table, printable_name, printable_text
 from tornado_proxy.domain.identity import ModelPatterns, Secret
 from tornado_proxy.domain.state import AccessKey
 from tornado_proxy.ledger.rows import format_time
@@ -236,8 +236,8 @@ def _make_table(keys: list[AccessKey], now: datetime) -> Table:
         table.add_column(name, overflow="fold")
     for key in keys:
         models = "all" if key.models.patterns is None else ", ".join(key.models.patterns)
-        cells = (key.id, key.name, key.project_id, key.participant, models, _describe_state(key, now))
-        table.add_row(*(printable_text(cell) for cell in cells))
+        names = (printable_name(key.name), printable_text(key.project_id), printable_name(key.participant))
+        table.add_row(key.id, *names, printable_text(models), _describe_state(key, now))
     return table
 
 

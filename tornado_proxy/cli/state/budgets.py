@@ -33,7 +33,7 @@ from tornado_proxy.cli.options.duration_param import parse_duration
 from tornado_proxy.cli.options.format_option import format_option
 from tornado_proxy.cli.state.actor import find_actor
 from tornado_proxy.cli.state.budget_lookup import now, open_budgets
-from tornado_proxy.cli.tables import print_table, printable_text, replace_unprintable
+from tornado_proxy.cli.tables import print_table, printable_name, printable_text, replace_unprintable
 from tornado_proxy.domain.budgets.budget import BudgetChange
 from tornado_proxy.domain.budgets.counter import Amount, Period, Scope
 from tornado_proxy.ledger.rows import format_time
@@ -268,10 +268,11 @@ def make_table(rows: Iterable[BudgetRow]) -> Table:
     for name in ("ends", "limit from"):
         table.add_column(name, overflow="fold")
     for row in rows:
-        names = (row.state.project_id, describe_kind(row.state.kind), describe_subject(row) or "project")
+        kind, subject = describe_kind(row.state.kind), describe_subject(row) or "project"
         amounts = ("lifted" if row.limit is None else _show(row.limit), *map(_show, _figures(row)))
-        cells = (*names, *amounts, "never" if row.end is None else format_time(row.end), _describe_source(row))
-        table.add_row(*(printable_text(cell) for cell in cells))
+        cells = (*amounts, "never" if row.end is None else format_time(row.end), _describe_source(row))
+        names = (printable_text(row.state.project_id), printable_text(kind), printable_name(subject))
+        table.add_row(*names, *map(printable_text, cells))
     return table
 
 
