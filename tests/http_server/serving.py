@@ -70,6 +70,12 @@ class DelegateReceiver:
         start_line = RequestStartLine(self._request.method or "", self._request.uri or "", self._request.version)
         return self._delegate.headers_received(start_line, self._request.headers)
 
+    def find_memory(self) -> None:
+        """Return None: the delegate collects the body."""
+
+    def body_read(self, size: int) -> None:
+        raise AssertionError("it has no memory")
+
     def client_left(self) -> None:
         callback = find_connection(self._request).close_callback
         if callback is not None:

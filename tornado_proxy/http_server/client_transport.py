@@ -87,6 +87,11 @@ class ClientTransport:
                 return self._drained
         return self.drained
 
+    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
+        """Pass what the client sends from now on to `protocol`."""
+        if not self._transport.is_closing():
+            self._transport.set_protocol(protocol)
+
     def pause_reading(self) -> None:
         """Read nothing more until resume_reading()."""
         if self._reading and not self._transport.is_closing():

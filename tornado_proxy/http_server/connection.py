@@ -19,6 +19,7 @@ from typing import Protocol, cast
 from tornado.httputil import HTTPInputError
 
 from tornado_proxy import tasks
+from tornado_proxy.http_server.body_protocol import MIN_MISSING_BYTES, BodyOwner, BodyProtocol
 from tornado_proxy.http_server.client_transport import ClientTransport, ConnectionContext
 from tornado_proxy.http_server.exchange import Exchange, FindReceiver
 from tornado_proxy.http_server.idle_connections import IdleConnections
@@ -73,7 +74,7 @@ class ConnectionOwner(Protocol):
         """Called when a connection has closed."""
 
 
-class ClientConnection(asyncio.Protocol):
+class ClientConnection(BodyOwner):
     """The protocol of one connection.
 
     Args:
@@ -120,6 +121,11 @@ class ClientConnection(asyncio.Protocol):
             self._unparsed = self._unparsed + data if self._unparsed else data
             self._parse()
 
+    def body_received(self) -> None:
+        """Pass the end of a body on whose last bytes have been read into memory."""
+        if not self._transport.closed:
+            self._advance()
+
     def eof_received(self) -> None:
         """Close: a client that has shut down its side has left."""
         if not self._transport.lingering:
@@ -157,6 +163,14 @@ class ClientConnection(asyncio.Protocol):
             self._advance()
         if self._unparsed:
             self._transport.pause_reading()
+        elif parser.counting and self._exchange is not None and parser.counted_bytes >= MIN_MISSING_BYTES:
+            self._read_into_memory(self._exchange)
+
+    def _read_into_memory(self, exchange: Exchange) -> None:
+        """Read the rest of the body in progress into the memory of its receiver, if it has some."""
+        # uvloop reads TLS into memory of its own first.
+        if self._context.protocol == "http" and exchange.find_memory() is not None:
+            self._transport.set_protocol(BodyProtocol(self, self._transport, self._parser, exchange))
 
     def _advance(self) -> None:
         """Pass on all that has been parsed and that is due."""

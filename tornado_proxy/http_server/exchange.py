@@ -35,6 +35,16 @@ _SWITCHING_PROTOCOLS = 101
 _get_name, _get_value = itemgetter(0), itemgetter(1)
 
 
+class BodyMemory(Protocol):
+    """Collects a body that is read into it."""
+
+    def get_buffer(self, limit: int) -> memoryview:
+        """Return memory for the next bytes, at least one and at most `limit`; drop it before the next call."""
+
+    def advance(self, size: int) -> None:
+        """Add the first `size` bytes of that memory to the body."""
+
+
 class RequestReceiver(Protocol):
     """Receives one request and responds to it."""
 
@@ -43,6 +53,15 @@ class RequestReceiver(Protocol):
 
     def data_received(self, chunk: bytes) -> None:
         """Called with each chunk of the body."""
+
+    def find_memory(self) -> BodyMemory | None:
+        """Return memory for the next bytes of a large body, None if data_received() takes them.
+
+        Called before each read.  The memory is still in use when body_read() and finish() are called.
+        """
+
+    def body_read(self, size: int) -> None:
+        """Called when `size` bytes of the body have been read into that memory."""
 
     def finish(self) -> None:
         """Called when the request is complete."""
@@ -147,6 +166,17 @@ class Exchange:
         if incoming.complete and not self.response_ended:
             self.received = True
             receiver.finish()
+
+    def find_memory(self) -> BodyMemory | None:
+        """Return the receiver's memory for the next bytes of the body, None if it has none or is not ready."""
+        if self.received or self.preparing or self._receiver is None or self.incoming.body:
+            return None
+        return self._receiver.find_memory()
+
+    def body_read(self, size: int) -> None:
+        """Tell the receiver that `size` bytes have been read into its memory."""
+        if self._receiver is not None:
+            self._receiver.body_read(size)
 
     def pause_body(self) -> None:
         """Read nothing more of the request until resume_body()."""

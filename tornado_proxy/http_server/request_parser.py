@@ -97,6 +97,8 @@ class RequestParser:
         self.fault: Fault | None = None
         #: Bytes after a request to upgrade: of another protocol if the server agrees to it, else of the next request.
         self.held: bytearray | None = None
+        #: True if the rest of a body of stated length is counted and not given to llhttp.
+        self.counting = False
         self._url: list[bytes] = []
         self._fields: list[tuple[bytes, bytes]] = []
         self._pieces: list[bytes] = []
@@ -106,8 +108,6 @@ class RequestParser:
         #: A request to upgrade whose body comes after a second head, see _feed().
         self._reframed: IncomingRequest | None = None
         self._in_head = False
-        #: True if the rest of a body of stated length is counted and not given to llhttp.
-        self._counting = False
         self._head_bytes = self._ignored_bytes = 0
         #: True after the last request of the connection.
         self._ended = False
@@ -121,6 +121,11 @@ class RequestParser:
         return max(MIN_PIECE_BYTES, self._receiving.missing_bytes if self._receiving is not None else 0)
 
     @property
+    def counted_bytes(self) -> int:
+        """The number of bytes that are missing of a body that is counted; 0 if none is."""
+        return self._receiving.missing_bytes if self.counting and self._receiving is not None else 0
+
+    @property
     def head_begun(self) -> bool:
         """True if bytes of the next request head have arrived."""
         return self._in_head and self._receiving is None
@@ -128,7 +133,7 @@ class RequestParser:
     @property
     def between_requests(self) -> bool:
         """True if all requests have been taken and the next one can be read by another parser."""
-        begun = self._in_head or self._counting or self.requests or self.held is not None
+        begun = self._in_head or self.counting or self.requests or self.held is not None
         return not (begun or self._ended or self.fault is not None)
 
     def feed(self, data: bytes) -> None:
@@ -138,7 +143,7 @@ class RequestParser:
             return
         if self._ended or self.fault is not None:
             return
-        if self._counting:
+        if self.counting:
             self._count(data)
             return
         if self._receiving is None:
@@ -150,7 +155,7 @@ class RequestParser:
                 self._note(error, data)
         if self._receiving is not None:
             self._collect(self._receiving, len(data))
-            self._counting = self._receiving.missing_bytes > _MIN_COUNTED_BYTES and not self._receiving.chunked
+            self.counting = self._receiving.missing_bytes > _MIN_COUNTED_BYTES and not self._receiving.chunked
         elif self._head_bytes > _MAX_HEAD_BYTES:
             self._set_fault(_HeadTooLargeError())
 
@@ -179,13 +184,19 @@ class RequestParser:
         assert request is not None, "its body is incomplete"
         body, rest = data[: request.missing_bytes], data[request.missing_bytes :]
         request.body = request.body + body if request.body else body
-        request.missing_bytes -= len(body)
-        if not request.missing_bytes:
-            self._counting = False
-            self._parser = self._make_parser()
-            self.on_message_complete()
+        self.count(len(body))
         if rest:
             self.feed(rest)
+
+    def count(self, size: int) -> None:
+        """Count `size` bytes of the body, at most `counted_bytes`, which its receiver has."""
+        request = self._receiving
+        assert request is not None, "its body is incomplete"
+        request.missing_bytes -= size
+        if not request.missing_bytes:
+            self.counting = False
+            self._parser = self._make_parser()
+            self.on_message_complete()
 
     def take_held(self) -> bytes:
         """Return the bytes after a request to upgrade: they are of another protocol, or to be fed again."""

@@ -155,6 +155,12 @@ class TornadoReceiver:
             return
         self._delegate.data_received(chunk)
 
+    def find_memory(self) -> None:
+        """Return None: Tornado collects the body."""
+
+    def body_read(self, size: int) -> None:
+        """Not called without memory."""
+
     def on_body_timeout(self) -> None:
         """Close the connection: no handler can respond before Tornado has received the whole body."""
         self._connection.close()

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import random
 import resource
+
+import pytest
 
 from tornado_proxy.gateway.bodies.buffers import MAX_BODY_BYTES, MAX_KEPT_BYTES, MIN_BODY_BYTES, BodyBuffers
 
@@ -50,6 +53,61 @@ def test_shorter_body_has_no_bytes_of_the_one_before() -> None:
     collect(buffers, b"1" * BODY_BYTES)
 
     assert collect(buffers, b"2" * 1000, b"3") == b"2" * 1000 + b"3"
+
+
+def read_into(buffers: BodyBuffers, first: bytes, rest: bytes, *, most: int = 300_000) -> bytes:
+    """Return a body whose rest is read into its memory, at most `most` bytes at a time, as from a socket."""
+    buffer = buffers.open(first)
+    start = 0
+    while start < len(rest):
+        memory = buffer.get_buffer(len(rest) - start)
+        size = min(len(memory), most)
+        memory[:size] = rest[start : start + size]
+        memory.release()
+        buffer.advance(size)
+        start += size
+    body = buffer.finish()
+    buffer.release()
+    return body
+
+
+@pytest.mark.parametrize("most", [1000, 65_536, 10_000_000])
+def test_body_that_is_read_into_memory_is_whole(most: int) -> None:
+    buffers, sent = BodyBuffers(), random.Random(5).randbytes(1_300_000)
+
+    assert read_into(buffers, sent[:16_000], sent[16_000:], most=most) == sent
+    assert read_into(buffers, sent[:7], sent[7:900_000], most=most) == sent[:900_000]  # shorter, in the same memory
+    assert read_into(buffers, sent[:7], sent[7:], most=most) == sent
+
+
+def test_second_body_that_is_read_into_memory_takes_no_new_pages() -> None:
+    buffers = BodyBuffers()
+    read_into(buffers, CHUNK, CHUNK * 3)
+    before = count_page_faults()
+
+    body = read_into(buffers, CHUNK, CHUNK * 3)
+
+    assert len(body) == BODY_BYTES
+    assert count_page_faults() - before < 64  # of 256 pages
+
+
+def test_bytes_in_use_do_not_change_when_another_body_is_read_into_memory() -> None:
+    buffers = BodyBuffers()
+    first = read_into(buffers, b"1", b"1" * BODY_BYTES)
+
+    second = read_into(buffers, b"2", b"2" * BODY_BYTES)
+
+    assert first == b"1" * (BODY_BYTES + 1)
+    assert second == b"2" * (BODY_BYTES + 1)
+
+
+@pytest.mark.parametrize(
+    ("arrived_bytes", "memory_bytes"), [(131_072, 32_768), (400_000, 100_000), (8_000_000, 262_144)]
+)
+def test_body_gets_little_memory_before_its_bytes_arrive(arrived_bytes: int, memory_bytes: int) -> None:
+    buffer = BodyBuffers().open(b"x" * arrived_bytes)
+
+    assert len(buffer.get_buffer(50_000_000)) == memory_bytes
 
 
 def test_kept_memory_is_bounded() -> None:

@@ -7,6 +7,7 @@ import gc
 import json
 import tracemalloc
 from collections.abc import Iterable
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from tests import harness, virtual_time
 from tests.gateway.fakes import FakeExchange, FakeUpstream, Gateway, make_project, make_request, make_snapshot
 from tornado_proxy.domain.errors import UpstreamError
 from tornado_proxy.domain.record import Outcome, RequestIntent
+from tornado_proxy.domain.stop import Stop, StopTarget
 from tornado_proxy.domain.usage import Basis
 from tornado_proxy.gateway.application import ClientApplication
 from tornado_proxy.gateway.http import handler as handler_module
@@ -34,6 +36,7 @@ USAGE = {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15}
 RESPONSE = json.dumps({"id": "chatcmpl-1", "model": "gpt-4o-mini", "choices": [], "usage": USAGE}).encode()
 OK = make_response_head(200, "OK", (("Content-Type", "application/json"),))
 MIB = 1024 * 1024
+STOP = Stop("stop_1", StopTarget(harness.PROJECT), "cli:root", datetime(2026, 11, 28, tzinfo=UTC))
 
 
 class MemoryTransport(asyncio.Transport):
@@ -224,6 +227,56 @@ def test_body_above_the_bytes_that_may_arrive_is_rejected_and_dropped_at_once() 
     request = asyncio.run(run())
 
     assert (request.status, request.upstream.requests) == (429, [])
+
+
+def test_body_that_is_read_into_memory_is_limited_like_one_in_chunks() -> None:
+    gateway = Gateway(make_snapshot(limits={"max_arriving_mb_per_caller": 1}))
+
+    async def run() -> Request:
+        request = Request(gateway)
+        request.handler.headers_received()
+        request.handler.data_received(b"a" * (MIB - 1))
+        for arrived in (1, 2):
+            memory = request.handler.find_memory()
+            assert memory is not None
+            assert len(memory.get_buffer(2)) == 2
+            memory.advance(arrived)
+            request.handler.body_read(arrived)
+        assert list(gateway.capacity) == []
+        assert request.handler.find_memory() is None
+        await request.handler.serve()
+        return request
+
+    request = asyncio.run(run())
+
+    assert (request.status, request.upstream.requests) == (429, [])
+
+
+def test_body_of_which_little_has_arrived_gets_no_memory(gateway: Gateway) -> None:
+    async def run() -> list[bool]:
+        request = Request(gateway)
+        request.handler.headers_received()
+        request.handler.data_received(b"a" * 131_071)
+        before = request.handler.find_memory() is None
+        request.handler.data_received(b"a")
+        return [before, request.handler.find_memory() is None]
+
+    assert asyncio.run(run()) == [True, False]
+
+
+def test_stopped_body_is_not_read_into_memory(gateway: Gateway) -> None:
+    async def run() -> Request:
+        request = Request(gateway)
+        request.handler.headers_received()
+        request.handler.data_received(b"a" * MIB)
+        request.handler.stop(STOP)
+        assert request.handler.find_memory() is None
+        await request.handler.serve()
+        return request
+
+    request = asyncio.run(run())
+
+    assert (request.status, request.upstream.requests) == (403, [])
 
 
 def test_body_is_collected_and_sent_without_a_second_copy(gateway: Gateway) -> None:

@@ -7,6 +7,7 @@ its bytes together.  The memory of a body is therefore kept for the next one, at
 from __future__ import annotations
 
 import io
+import os
 
 from tornado_proxy.domain.units import MIB
 
@@ -15,6 +16,13 @@ MAX_KEPT_BYTES = 8 * MIB
 
 #: Bytes of the largest body whose memory is kept, and of the smallest: below it the allocator itself keeps the memory.
 MAX_BODY_BYTES, MIN_BODY_BYTES = 2 * MIB, 128 * 1024
+
+#: Bytes that have arrived before the rest of a body is read into its memory, which then grows by a quarter of them.
+#: Its free bytes do not count as arrived, so a client must get few of them for those that it sends.
+MIN_READ_BYTES = 128 * 1024
+
+#: Free bytes from which on memory need not grow for the next read, and the bytes by which it grows at most.
+_MIN_FREE_BYTES, _NEW_MEMORY = 16 * 1024, memoryview(bytes(256 * 1024))
 
 
 class BodyBuffers:
@@ -55,6 +63,19 @@ class BodyBuffer:
     def write(self, chunk: bytes) -> None:
         """Add the next bytes."""
         self._memory.write(chunk)
+
+    def get_buffer(self, limit: int) -> memoryview:
+        """Return memory for the next bytes, at least one and at most `limit`; drop it before the next call."""
+        start, end = self._memory.tell(), self._memory.seek(0, os.SEEK_END)
+        if end - start < min(limit, _MIN_FREE_BYTES):
+            growth = min(max(start // 4, _MIN_FREE_BYTES), limit - (end - start))
+            self._memory.write(_NEW_MEMORY[:growth])
+        self._memory.seek(start)
+        return self._memory.getbuffer()[start : start + limit]
+
+    def advance(self, size: int) -> None:
+        """Add the first `size` bytes of that memory."""
+        self._memory.seek(size, os.SEEK_CUR)
 
     def finish(self) -> bytes:
         """Return the body, without a copy."""

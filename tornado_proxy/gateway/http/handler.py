@@ -16,7 +16,7 @@ from tornado_proxy.gateway.admission.admitted import AdmittedRequest
 from tornado_proxy.gateway.admission.capacity import HeldBytes
 from tornado_proxy.gateway.admission.stops import ends_work, find_agent_session
 from tornado_proxy.gateway.base_handler import REQUEST_ID_HEADER, error_headers, make_request_error
-from tornado_proxy.gateway.bodies.buffers import BodyBuffer
+from tornado_proxy.gateway.bodies.buffers import MIN_READ_BYTES, BodyBuffer
 from tornado_proxy.gateway.bodies.reading import check_body_length, read_small
 from tornado_proxy.gateway.bodies.shared_body import SharedBody
 from tornado_proxy.gateway.context import RequestContext, new_request_id
@@ -29,7 +29,7 @@ from tornado_proxy.gateway.http.response_rewrite import make_rewrite
 from tornado_proxy.gateway.realtime.sideband import CallSideband
 from tornado_proxy.gateway.recorder import RequestRecording
 from tornado_proxy.gateway.services import Services
-from tornado_proxy.http_server.exchange import Exchange
+from tornado_proxy.http_server.exchange import BodyMemory, Exchange
 from tornado_proxy.http_server.request_body import BodyFlow, BodyTimeouts
 from tornado_proxy.metering.request_meter import RequestEnd, RequestMeter
 from tornado_proxy.observability.access_log import RequestLine
@@ -135,18 +135,11 @@ class ProxyHandler:
 
     def data_received(self, chunk: bytes) -> None:
         """Collect the body, and send it from memory when it is complete; a form may be sent before."""
-        self.received_bytes += len(chunk)
         if self._upload is not None and self._upload.begun:
+            self.received_bytes += len(chunk)
             self._upload.feed(chunk)
             return
-        if self._rejection is None and self._context is not None:
-            try:
-                check_body_length(self._context, self.received_bytes)
-                if self._held is not None:
-                    self._held.add(len(chunk))
-            except RequestError as error:
-                self._rejection = error
-                self._stop_arriving()
+        self.body_read(len(chunk))
         if self._rejection is None:
             if self._body:
                 self._collect(chunk)
@@ -156,6 +149,26 @@ class ProxyHandler:
                 self._try_upload(self._upload, chunk)
         elif self.received_bytes > MAX_DISCARDED_BYTES:
             self.cut()
+
+    def find_memory(self) -> BodyMemory | None:
+        """Return the buffer of a body if much of it has arrived; None if data_received() takes the next bytes."""
+        if self._rejection is None and self._upload is None and self.received_bytes >= MIN_READ_BYTES:
+            if self._body and isinstance(self._body, bytes):
+                self._collect(b"")
+            return self._body if isinstance(self._body, BodyBuffer) else None
+        return None
+
+    def body_read(self, size: int) -> None:
+        """Count bytes of the body that have arrived, and reject the request if they are too many."""
+        self.received_bytes += size
+        if self._rejection is None and self._context is not None:
+            try:
+                check_body_length(self._context, self.received_bytes)
+                if self._held is not None:
+                    self._held.add(size)
+            except RequestError as error:
+                self._rejection = error
+                self._stop_arriving()
 
     def on_body_timeout(self) -> None:
         """Reject a request whose body has stopped arriving."""
