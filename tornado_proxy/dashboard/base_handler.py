@@ -176,8 +176,8 @@ class DashboardHandler(OwnHandler):
         error = make_request_error(status_code, kwargs.get("exc_info", (None, None, None))[1], self.request_id)
         access_log.log_rejection(self.request_id, error, self._line, caller=self._caller)
         self.set_status(error.status)
-        if error.status in (429, 503):
-            self.set_header("Retry-After", str(error.retry_after_s))
+        if error.client_wait_s is not None:
+            self.set_header("Retry-After", str(error.client_wait_s))
         if error.status == 401:
             self.set_header("WWW-Authenticate", "Bearer")  # RFC 9110 section 11.6.1
         if self.request.query_arguments.get("format", [b"html"])[-1] in (b"csv", b"json"):

@@ -84,6 +84,12 @@ class RequestError(ProxyError):
         if code is not None:
             self.code = code
 
+    @property
+    def client_wait_s(self) -> int | None:
+        """The seconds of the header Retry-After, None for an error without one."""
+        # Not for a 402: Codex 0.171 waits for it, days in silence, and its user never sees the message.
+        return self.retry_after_s if self.status in (429, 503) else None
+
 
 class CallerError(RequestError):
     """The request is at fault; a retry of the same request fails too, except where `final` is False."""

@@ -143,7 +143,6 @@ def error_headers(error: RequestError, request_id: str, provider: Provider | Non
         headers.append(("Allow", ", ".join(error.allowed)))  # RFC 9110 section 15.5.6
     if isinstance(error, UpgradeRequired):
         headers.append(("Upgrade", "websocket"))  # RFC 9110 section 15.5.22
-    # Not for a 402: Codex 0.171 waits for it, days in silence, and its user never sees the message.
-    if error.status in (429, 503):
-        headers.append(("Retry-After", str(error.retry_after_s)))
+    if error.client_wait_s is not None:
+        headers.append(("Retry-After", str(error.client_wait_s)))
     return headers

@@ -16,7 +16,7 @@ from tornado_proxy.providers.conventions import (
 from tornado_proxy.providers.openai.endpoints import OPENAI_ENDPOINTS, openai_endpoints
 from tornado_proxy.providers.openai.errors import error_body
 from tornado_proxy.providers.openai.request_members import RULES
-from tornado_proxy.providers.openai.shared.quota import QUOTA_PREFIXES
+from tornado_proxy.providers.openai.shared.quota import ACCOUNT_HEADERS, QUOTA_PREFIXES
 from tornado_proxy.providers.openai.shared.rate_headers import make_rate_headers
 
 
@@ -98,7 +98,7 @@ OPENAI = Provider(
     passed_prefixes=("openai-", "x-stainless-"),
     # These choose the account that OpenAI bills.  The provider key alone decides that, so a client's are dropped.
     withheld_headers=frozenset({"openai-organization", "openai-project"}),
-    account_headers=frozenset({"openai-organization", "openai-project"}),
+    account_headers=ACCOUNT_HEADERS,
     quota_prefixes=QUOTA_PREFIXES,
     websocket=WebSocketConvention(
         # The subprotocols of OpenAI's own browser example (guide "Realtime API with WebSocket").

@@ -8,9 +8,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.providers.reading import read_frame, reports_of
-from tornado_proxy.domain.errors import InvalidBody, ModelNotPriced
+from tornado_proxy.domain.errors import (
+    BudgetExceeded,
+    BudgetReserved,
+    InvalidBody,
+    LimitReached,
+    ModelNotPriced,
+    Overloaded,
+    RequestError,
+)
 from tornado_proxy.domain.usage import Basis, Meter
-from tornado_proxy.providers.contract import QuotaStated, UsageReported, WorkRejected, WorkStarted
+from tornado_proxy.providers.contract import ClientFrame, QuotaStated, UsageReported, WorkRejected, WorkStarted
 from tornado_proxy.providers.openai.responses.websocket import RESPONSES_SOCKET, ResponsesSocketReader, open_responses
 
 CREATE = {"type": "response.create", "model": "gpt-5.4", "input": "hi", "service_tier": "flex"}
@@ -218,6 +226,37 @@ def test_error_keeps_its_other_headers_without_the_quota() -> None:
 
     assert quota == QuotaStated('{"type":"error","status":429,"error":{"code":"x"},"headers":{"retry-after":"2"}}')
     assert rejected == WorkRejected()
+
+
+def test_error_keeps_no_header_that_no_http_response_has() -> None:
+    """openai-python 3.57 reads the headers of `error`, Codex those of the event."""
+    reader = reader_of({"type": "response.create", "model": "gpt-5.4", "input": "hi"})
+    headers = '{"openai-organization":"acme","x-ratelimit-limit-requests":"9","Set-Cookie":"a=b","x-request-id":"r"}'
+
+    quota, _ = reader.feed_server_frame(
+        '{"type":"error","status":429,"error":{"code":"x","headers":' + headers + '},"headers":' + headers + "}"
+    )
+
+    kept = '{"x-request-id":"r"}'
+    assert quota == QuotaStated(
+        '{"type":"error","status":429,"error":{"code":"x","headers":' + kept + '},"headers":' + kept + "}"
+    )
+
+
+@pytest.mark.parametrize(
+    ("error", "seconds"), [(BudgetReserved("wait"), "2"), (LimitReached("wait", 7, ()), "7"), (Overloaded("full"), "1")]
+)
+def test_refusal_of_a_frame_says_when_to_send_it_again(error: RequestError, seconds: str) -> None:
+    event = json.loads(open_responses("", ()).refusal(error, ClientFrame(), "event_1"))
+
+    assert event["headers"] == event["error"]["headers"] == {"retry-after": seconds}
+
+
+def test_refusal_of_a_frame_that_would_be_refused_again_says_no_time() -> None:
+    event = json.loads(open_responses("", ()).refusal(BudgetExceeded("spent"), ClientFrame(), "event_1"))
+
+    assert "headers" not in event
+    assert "headers" not in event["error"]
 
 
 @pytest.mark.parametrize("headers", ['{"retry-after":"2"}', "{}", "null", "[]", "5"])

@@ -136,6 +136,10 @@ class ResponsesSocketReader:
         if frame.facts is not None:
             self._forget_request(frame.lane, newest=True)
         event = {"type": "error", "event_id": event_id, "status": error.status, "error": show_error(error)}
+        if error.client_wait_s is not None:
+            # Codex reads the headers of the event, OpenAI's SDKs those of its `error`.
+            event["headers"] = {"retry-after": str(error.client_wait_s)}
+            event["error"] = {**show_error(error), "headers": event["headers"]}
         if frame.lane:
             event["stream_id"] = frame.lane
         return json.dumps(event, separators=(",", ":"))
