@@ -40,7 +40,7 @@ _COMMANDS = {
     "alerts": ("tornado_proxy.cli.state.alerts:alerts", "Test the webhooks that get alerts."),
     "state": ("tornado_proxy.cli.state.state:state", "Manage the encryption of provider keys that were set over REST."),
     "usage": ("tornado_proxy.cli.reports.usage:usage", "Show the cost of requests and its basis."),
-    "ledger": ("tornado_proxy.cli.ledger:ledger", "Sum, verify, archive and prune the records of a large ledger."),
+    "ledger": ("tornado_proxy.cli.ledger:ledger", "Sum, verify, archive, prune and copy the records of a ledger."),
     "export": ("tornado_proxy.cli.reports.export:export", "Give records to other programs, as CloudEvents."),
     "statusline": ("tornado_proxy.cli.local.statusline:statusline", "Print the spend as text for a status line."),
     "pricing": ("tornado_proxy.cli.pricing.group:pricing", "Show, check and compare the price files."),

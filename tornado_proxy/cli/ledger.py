@@ -1,4 +1,4 @@
-"""`tornado-proxy ledger`: sums by hour and day and their verification, archives of old records, and their removal."""
+"""`tornado-proxy ledger`: sums by hour and day, their verification, archives, removal of old records, copies."""
 
 from __future__ import annotations
 
@@ -20,10 +20,12 @@ from tornado_proxy.ledger.archives.archiving import archive_records, verify_arch
 from tornado_proxy.ledger.archives.files import ArchiveError
 from tornado_proxy.ledger.archives.pruning import prune_records
 from tornado_proxy.ledger.backends import make_backend
+from tornado_proxy.ledger.copying import CopyError, copy_ledger
 from tornado_proxy.ledger.database import StoreError
 from tornado_proxy.ledger.schema import prepare
 from tornado_proxy.ledger.sums.rebuild import END_OF_TIME, catch_up
 from tornado_proxy.ledger.sums.rebuild import rebuild as rebuild_sums
+from tornado_proxy.state.store import StateStore
 
 #: Days that records stay in the ledger at least: budgets of the month are compared with them.
 MIN_KEPT_DAYS = 35
@@ -67,7 +69,7 @@ def _days_option(command: Callable[..., None]) -> Callable[..., None]:
 
 @click.group()
 def ledger() -> None:
-    """Sum, verify, archive and prune the records of a large ledger."""
+    """Sum, verify, archive, prune and copy the records of a ledger."""
 
 
 @ledger.command()
@@ -199,12 +201,47 @@ def prune(config: Path, url: str | None, before: datetime, folder: Path) -> None
     click.echo(f"ok: {removed} removed, {pruned.kept} archived ones not in the ledger or different")
 
 
+@ledger.command()
+@_CONFIG
+@click.option(
+    "--from",
+    "source",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="The file of the SQLite ledger.",
+)
+def copy(config: Path, source: Path) -> None:
+    """Copy an SQLite ledger into the empty ledger of the configuration, such as one in PostgreSQL.
+
+    Records, settlements, sums, access keys, stops, limits that were changed, provider settings and cursors are copied,
+    in one transaction.  No server may run on either.  Budgets are summed again at the next start.
+
+    \b
+    Example:
+      tornado-proxy ledger copy --from var/ledger.db --config conf/proxy.yaml
+    """
+    if not source.is_file():
+        raise click.ClickException(f"{source}: there is no such file; name that of the SQLite ledger")
+    with _exit_on_faults():
+        old, new = make_backend(source), make_backend(find_ledger(config, None))
+        for backend in (old, new):
+            with contextlib.closing(backend.connect(create=backend is new)) as db:
+                prepare(db, backend)  # an earlier version may have made the tables
+            with contextlib.closing(StateStore(backend)) as state:
+                state.read_generation()  # makes its tables
+        copied = copy_ledger(old, new)
+    for table, rows in copied.rows.items():
+        if rows:
+            click.echo(f"{table}: {count_noun(rows, 'row')}")
+    click.echo(f"ok: {count_noun(copied.rows['records'], 'record')}")
+
+
 @contextlib.contextmanager
 def _exit_on_faults() -> Iterator[None]:
     """Print what fails, and exit with status 1."""
     try:
         with exit_on_errors():
             yield
-    except (ArchiveError, StoreError) as error:
+    except (ArchiveError, CopyError, StoreError) as error:
         click.echo(str(error), err=True)
         sys.exit(1)

@@ -65,6 +65,8 @@ class Dialect:
         `{before}` and were pruned (pruned_requests.py).
     record_trigger: the name of the trigger of `records` that announces writers which do not do so, and SQL that makes
         it; "" if none is needed.
+    keep_numbers: what an INSERT says before VALUES to give a row of a numbered table its own number.
+    continue_numbers: the query after which `{table}` numbers its rows from its last one on; "" if it does so itself.
     join_texts: the aggregate function of a text and a separator that joins texts.
     """
 
@@ -87,6 +89,8 @@ class Dialect:
     clock_us: str = ""
     json_rows: str = ""
     json_text: str = ""
+    keep_numbers: str = ""
+    continue_numbers: str = ""
     join_texts: str = "group_concat"
 
 
@@ -229,5 +233,10 @@ CREATE OR REPLACE TRIGGER records_announce BEFORE INSERT ON records
     json_rows="json_array_elements(CAST(? AS json))",
     json_text='(value ->> {}) COLLATE "C"',
     clock_us="SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint",
+    keep_numbers="OVERRIDING SYSTEM VALUE",
+    continue_numbers=(
+        "SELECT setval(pg_get_serial_sequence('{table}', 'seq'), "
+        "(SELECT coalesce(max(seq), 0) + 1 FROM {table}), false)"
+    ),
     join_texts="string_agg",
 )
