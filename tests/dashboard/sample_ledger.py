@@ -22,7 +22,7 @@ from tornado_proxy.pricing.book.calculator import bill
 
 NO_COST = bill([], Decimal(0))
 
-#: Each sets `window.hacked`, or runs a program in a spreadsheet, if a page or a file does not escape it.
+#: Each sets `window.hacked`, runs a program in a spreadsheet, or breaks a page if a page or a file does not escape it.
 SCRIPT = "<script>window.hacked=1</script>"
 IMAGE = "\"'><img src=x onerror=window.hacked=1>"
 ATTRIBUTE = "' onmouseover='window.hacked=1' x=\" onfocus=window.hacked=1 autofocus \""
@@ -31,7 +31,10 @@ TEMPLATE = "{{ 7*7 }}{% raw page %}"
 FORMULA = "=cmd|' /C calc'!A0"
 HEADERS = "a\r\nSet-Cookie: hacked=1\u202e&project=x#"
 
-NASTY = (SCRIPT, IMAGE, ATTRIBUTE, LINK, TEMPLATE, FORMULA, HEADERS)
+#: The longest name of a credential, without a place where a line could end.
+LONGEST = "w" * 255
+
+NASTY = (SCRIPT, IMAGE, ATTRIBUTE, LINK, TEMPLATE, FORMULA, HEADERS, LONGEST)
 
 
 def make_cost(input_tokens: int, model: str = "gpt-5.4") -> Cost:

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from urllib.parse import quote
 
 import pytest
-from playwright.sync_api import Browser, Page
+from playwright.sync_api import Browser, Page, ViewportSize
 
 from tests.dashboard.browsing import DESKTOP, PHONE, find_violations, running_browser, sign_in
-from tests.dashboard.sample_ledger import NASTY
+from tests.dashboard.sample_ledger import LONGEST, NASTY
 from tests.dashboard.sample_server import running_sample
 from tests.harness import PROJECT, ProxyProcess
 
@@ -18,6 +18,9 @@ PAGES = (
     *("?range=today&group=participant", "?range=30d&group=day&subgroup=model", "none"),
     *("requests?range=today", "requests/req_nasty1", "now", "open", "budgets", "prices"),
 )
+
+#: The page of a request whose names are the longest ones.
+LONGEST_REQUEST = f"requests/req_nasty{NASTY.index(LONGEST)}"
 
 #: Pages with names that clients have chosen.
 NAMES = (
@@ -75,6 +78,20 @@ def test_page_keeps_the_rules_of_accessibility_in_both_colours_and_on_a_phone(
         # No part of a page is wider than the phone; wide tables scroll in their own region.
         assert operator.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
     operator.set_viewport_size(DESKTOP)  # type: ignore[arg-type]  # a dict of its members
+
+
+@pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["desktop", "phone"])
+def test_longest_name_makes_no_page_wider_than_its_window(
+    operator: Page, proxy: ProxyProcess, size: ViewportSize
+) -> None:
+    operator.set_viewport_size(size)
+
+    for path in ("?range=today&group=participant", f"?participant={LONGEST}", "requests?range=today", LONGEST_REQUEST):
+        visit(operator, proxy, path)
+
+        assert LONGEST in operator.content(), path
+        assert operator.evaluate("document.documentElement.scrollWidth <= window.innerWidth"), path
+    operator.set_viewport_size(DESKTOP)
 
 
 def test_names_that_clients_choose_run_nothing(operator: Page, proxy: ProxyProcess) -> None:
