@@ -28,6 +28,7 @@ from itertools import repeat
 from typing import Final
 
 from tornado_proxy.domain.units import MIB
+from tornado_proxy.providers.shared.json_string import find_string_end
 from tornado_proxy.providers.shared.lenient_json import decode_leniently
 
 
@@ -55,8 +56,7 @@ _MAX_NAME_BYTES = 1024
 _MAX_SCALAR_BYTES = 64
 
 _SPACE = re.compile(rb"[ \t\r\n]*")
-#: The rest of a string up to its closing quotation mark.  Possessive: the pattern never goes back.
-_STRING_REST = re.compile(rb'(?:[^"\\]++|\\.)*+', re.DOTALL)
+#: Possessive: the pattern never goes back.
 _STRING = rb'"(?:[^"\\]++|\\.)*+"'
 
 
@@ -209,9 +209,7 @@ class JsonSkimmer:
         return at
 
     def _read_string(self, buffer: bytes, at: int) -> int | None:
-        match = _STRING_REST.match(buffer, at)
-        assert match is not None
-        end = match.end()
+        end = find_string_end(buffer, at)
         if self._shape is COUNT:
             self.text_bytes += _count_text_bytes(buffer[at:end])
         elif self._copying:
