@@ -100,6 +100,19 @@ def test_spent_budget_is_402_until_the_end_of_its_period() -> None:
     asyncio.run(run())
 
 
+def test_spent_budget_names_all_decimals_of_its_limit_and_when_a_higher_one_returns() -> None:
+    async def run() -> None:
+        soon = datetime(2026, 11, 28, 12, 30, tzinfo=UTC)
+        lowered = replace(BUDGET, limit=Decimal("0.0123"), lowered_until=soon)
+        gateway = await open_gateway(lowered)
+        gateway.keeper.refusal = refusal("0.014049391875", budget=lowered)
+        error = await admit(gateway)
+        assert isinstance(error, BudgetExceeded)
+        assert "is spent: 0.0140 of 0.0123 USD until 2026-11-28T12:30:00Z; ask" in error.message
+
+    asyncio.run(run())
+
+
 def test_reservations_in_the_way_are_429_and_end_soon() -> None:
     async def run() -> None:
         gateway = await open_gateway(BUDGET)

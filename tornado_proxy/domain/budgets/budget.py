@@ -15,12 +15,16 @@ class Budget:
 
     A strict budget admits a request only if the most that it can cost fits; any other one admits requests until its
     limit is reached, so that the last one can exceed it.
+
+    Attributes:
+        lowered_until: When a higher limit is in force again, aware UTC; None if a change has not lowered it for a time.
     """
 
     kind: CounterKind
     limit: Decimal
     strict: bool = False
     subject: str | None = None
+    lowered_until: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -91,7 +91,8 @@ class BudgetLimits:
             if change is None:
                 changed.append(budget)
             elif change.limit is not None:
-                changed.append(replace(budget, limit=change.limit))
+                lowered_until = change.until if change.limit < budget.limit else None
+                changed.append(replace(budget, limit=change.limit, lowered_until=lowered_until))
         return tuple(changed)
 
     def _list_in_force(self, project_id: str, kind: CounterKind, at: datetime) -> dict[str | None, BudgetChange]:

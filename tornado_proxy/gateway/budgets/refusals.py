@@ -23,22 +23,24 @@ def make_budget_error(refusal: BudgetRefusal, context: RequestContext[Endpoint])
         if budget.subject is None
         else "use another token, or ask for one with a larger budget"
     )
-    left = f"{format_usd(budget.limit - counter.settled)} of {format_usd(budget.limit)}"
+
+    def show(amount: Decimal) -> str:
+        return format_usd(amount, _count_decimals(budget.limit))
+
+    left = f"{show(budget.limit - counter.settled)} of {show(budget.limit)}"
     if not refusal.exhausted:
         return BudgetReserved(
-            f"{name} has {left} USD left, and requests under way can cost {format_usd(counter.reserved)} USD; "
+            f"{name} has {left} USD left, and requests under way can cost {show(counter.reserved)} USD; "
             "send the request again in a moment"
         )
-    end = counter.interval.end
+    end = min((time for time in (counter.interval.end, budget.lowered_until) if time is not None), default=None)
     until = "" if end is None else f" until {end:%Y-%m-%dT%H:%M:%SZ}"
     if counter.settled < budget.limit:
         return BudgetExceeded(
-            f"{name} has {left} USD left{until}, and this request can cost {format_usd(refusal.bound)} USD; "
+            f"{name} has {left} USD left{until}, and this request can cost {show(refusal.bound)} USD; "
             f"make it smaller, such as by limits of output tokens and tool calls, or {ask}",
         )
-    return BudgetExceeded(
-        f"{name} is spent: {format_usd(counter.settled)} of {format_usd(budget.limit)} USD{until}; {ask}"
-    )
+    return BudgetExceeded(f"{name} is spent: {show(counter.settled)} of {show(budget.limit)} USD{until}; {ask}")
 
 
 def _describe_owner(budget: Budget, subject: str, context: RequestContext[Endpoint]) -> str:
@@ -61,6 +63,12 @@ def _describe_period(period: Period) -> str:
     return "in total" if period is Period.TOTAL else f"for this {period}"
 
 
-def format_usd(amount: Decimal) -> str:
-    """Return an amount for people: whole cents, or six digits if it is smaller."""
-    return f"{amount:.2f}" if amount == 0 or abs(amount) >= _CENT else f"{amount:.6f}"
+def _count_decimals(amount: Decimal) -> int:
+    exponent = amount.normalize().as_tuple().exponent
+    return max(0, -exponent) if isinstance(exponent, int) else 0
+
+
+def format_usd(amount: Decimal, min_decimals: int = 0) -> str:
+    """Return an amount for people: whole cents, or six digits if it is smaller, or more of both."""
+    decimals = 2 if amount == 0 or abs(amount) >= _CENT else 6
+    return f"{amount:.{max(decimals, min_decimals)}f}"
