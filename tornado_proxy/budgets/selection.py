@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from enum import Enum
@@ -77,6 +77,10 @@ def find_kind(limits: BudgetLimits, selector: BudgetSelector) -> CounterKind:
             raise NotFound("the project has no budgets; add one to its file, which a change can then replace")
         named = ", ".join(map(describe_kind, known))
         raise NotFound(f"the project has no such budget; its budgets are: {named}")
+    if len({replace(kind, start=None) for kind in kinds}) == 1 and selector.start is None:
+        kinds = [
+            kind for kind in kinds if kind.start is None
+        ] or kinds  # nothing else could name the one without a start
     if len(kinds) > 1:
         named = ", ".join(map(describe_kind, kinds))
         raise BadRequest(f"the project has several such budgets: {named}; name per, label, of and start of one")

@@ -119,9 +119,10 @@ def _show(row: BudgetRow, decimals: int, viewer: Viewer) -> ShownBudget:
 
 
 def _describe_change(row: BudgetRow) -> str | None:
-    """Return who has changed a limit, or that it comes from a token; None for that of the configuration."""
+    """Return who has changed a limit and until when, or that a token states it; None for that of the configuration."""
     if row.change is not None:
-        return f"changed by {row.change.actor}"
+        until = row.change.until
+        return f"changed by {row.change.actor}{'' if until is None else f' until {until:%Y-%m-%d %H:%M}'}"
     return "stated by the token" if find_origin(row) == "token" else None
 
 
