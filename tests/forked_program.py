@@ -35,6 +35,7 @@ FORKED_MODULES = (
     "tests.server.with_constants",
     "tests.state.rotating",
     "tests.state.setting_keys",
+    "tests.stress.counted_blocks",
 )
 
 #: Variables that are read before a program can run, so that a program with other values needs a new process.
