@@ -24,7 +24,7 @@ from tests.budgets.conftest import (
     settlement,
     usd,
 )
-from tornado_proxy.budgets.counting import counters, ledger_sums
+from tornado_proxy.budgets.counting import counters, folding, ledger_sums
 from tornado_proxy.domain.attribution import Attribution
 from tornado_proxy.domain.budgets.budget import Budget, BudgetChange, TokenBudget
 from tornado_proxy.domain.budgets.budget_limits import BudgetLimits
@@ -574,3 +574,26 @@ def test_of_many_counters_the_highest_and_those_with_a_limit_of_their_own_are_li
 
     assert list_subjects(NOW) == ["participant bob", "participant eve", "participant kim"]
     assert list_subjects(NOW + timedelta(days=40)) == ["participant kim"]
+
+
+def test_counters_of_ended_periods_are_deleted_some_at_a_time(
+    budgets: BudgetsUnderTest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(folding, "_MAX_IDS", 2)
+    day, total = CounterKind(Scope.PARTICIPANT, Period.DAY), CounterKind(Scope.PARTICIPANT, Period.TOTAL)
+    budgets.store.folding.register([day, total], NOW)
+    names = ("ann", "ben", "cid", "dan", "eve")
+    budgets.write(*(record(name, "0.1", replace(CALLER, participant=name), basis=Basis.UNSETTLED) for name in names))
+    for name in names:
+        budgets.reserve(name, "0.5", "1", kind=day, caller=replace(CALLER, participant=name))
+    budgets.store.folding.fold()
+    later = NOW + timedelta(days=2)
+
+    left = []
+    while budgets.store.folding.forget_ended(later):
+        left.append((len(budgets.figures(day)), len(budgets.store.list_reservations())))
+
+    assert left == [(3, 3), (1, 1)]
+    assert budgets.figures(day) == {}
+    assert budgets.store.list_reservations() == []
+    assert budgets.figures(total) == {f"participant {name}": usd("0.1", "0") for name in names}

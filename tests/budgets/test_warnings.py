@@ -10,6 +10,7 @@ import pytest
 
 from tests.budgets.conftest import CALLER, MONTH, BudgetsUnderTest, record
 from tornado_proxy.budgets.counting import counters
+from tornado_proxy.budgets.schedule import Schedule
 from tornado_proxy.budgets.store import BudgetStore
 from tornado_proxy.domain.budgets.budget import Budget, BudgetChange
 from tornado_proxy.domain.budgets.budget_limits import BudgetLimits
@@ -147,3 +148,23 @@ def test_alert_of_a_process_that_died_is_found_until_it_is_stored(budgets: Budge
 
     other.folding.forget_alert(untold)
     assert budgets.store.folding.list_untold(later) == []
+
+
+def test_warnings_of_many_counters_are_claimed_some_in_each_turn(
+    budgets: BudgetsUnderTest, now: datetime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A request that reserves does not wait for all of them."""
+    monkeypatch.setattr(counters, "PAGE_SIZE", 2)
+    people = CounterKind(Scope.PARTICIPANT, Period.MONTH)
+    budgets.store.follow(CounterPlan((people,)), now)
+    budgets.write(*(record(name, "9", replace(CALLER, participant=name), at=now) for name in ("ann", "ben", "cid")))
+    assert take(budgets.store) == []
+    budgets.store.folding.limits = BudgetLimits({"project-a": (Budget(people, Decimal(10)),)})
+    schedule = Schedule()
+
+    claimed = []
+    while not claimed or schedule.wait_s() == 0:
+        schedule.run(budgets.store)
+        claimed.append(len(budgets.store.folding.take_warnings()))
+
+    assert claimed == [2, 1, 0]

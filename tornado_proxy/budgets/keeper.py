@@ -281,7 +281,7 @@ class BudgetKeeper:
 
     def _watch(self, store: BudgetStore) -> None:
         store.folding.limits = self._limits
-        store.folding.check_warnings(datetime.now(UTC))
+        store.folding.begin_warning_check(datetime.now(UTC))
 
     def _report(self, warnings: list[BudgetWarning], untold: list[BudgetWarning], brakes: list[Brake]) -> None:
         for warning in warnings:

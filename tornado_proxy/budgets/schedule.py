@@ -42,12 +42,16 @@ class Schedule:
         self._fold_at = self._settlements_at = self._cleanup_at = self._brakes_at = self._alerts_at = (
             self._recall_at
         ) = 0.0
-        self._dead_search_at = 0.0
+        self._dead_search_at = self._forget_at = 0.0
+        self._is_checking = False
         self._is_lease_due = False
 
     def wait_s(self) -> float:
         """Return the seconds that the thread may wait for items."""
-        return max(0.0, min(self._fold_at, self._settlements_at, self._recall_at) - time.monotonic())
+        if self._is_checking:
+            return 0.0
+        due = min(self._fold_at, self._settlements_at, self._forget_at, self._recall_at)
+        return max(0.0, due - time.monotonic())
 
     def expect_records(self) -> None:
         """Count records soon: requests are under way."""
@@ -73,12 +77,16 @@ class Schedule:
             store.free_dead()
             self._dead_search_at = now + _DEAD_SEARCH_S
         if now >= self._cleanup_at:
-            at = datetime.now(UTC)
-            store.folding.forget_ended(at - _ENDED_KEPT)
-            store.folding.check_warnings(at)
+            if not self._is_checking:
+                store.folding.begin_warning_check(datetime.now(UTC))
             store.free_streams()
             store.leasing.forget_held()
             self._cleanup_at = now + _CLEANUP_S
+        if now >= self._forget_at:
+            is_behind = store.folding.forget_ended(datetime.now(UTC) - _ENDED_KEPT)
+            self._forget_at = now + (0 if is_behind else _CLEANUP_S)
+        # There can be a million counters: some in each turn.
+        self._is_checking = store.folding.check_some_warnings()
 
     def _sync(self, store: BudgetStore, now: float) -> None:
         if self._is_lease_due or now >= self._fold_at:

@@ -57,6 +57,7 @@ CREATE TABLE IF NOT EXISTS budget_reservations (
 ) {sql.keyed_table_end};
 {create_warnings(sql)}
 {create_token_budgets(sql)}
+CREATE INDEX IF NOT EXISTS budget_counters_end ON budget_counters (period_end) WHERE period_end IS NOT NULL;
 CREATE INDEX IF NOT EXISTS budget_reservations_state ON budget_reservations (state);
 {create_rate_tables(sql)}
 {create_brake_tables(sql)}"""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime
@@ -11,12 +10,16 @@ from decimal import Decimal
 
 from tornado_proxy.budgets import brakes, token_budgets, warnings
 from tornado_proxy.budgets.counting import counted_kinds, ledger_records, ledger_sums, settlements
+from tornado_proxy.budgets.counting.beginning import TRACK, begin_to_count
 from tornado_proxy.budgets.counting.comparison import Compared, Comparison, Differing
-from tornado_proxy.budgets.counting.counters import CounterChanges, decode_keys, make_keys, write_settled
+from tornado_proxy.budgets.counting.counters import (
+    KEY_COLUMNS,
+    CounterChanges,
+    decode_keys,
+    make_keys,
+    write_settled,
+)
 from tornado_proxy.budgets.counting.cursor import (
-    delete_position,
-    has_cursor,
-    insert_position,
     lock_cursor,
     read_cursor,
     read_position,
@@ -38,8 +41,6 @@ from tornado_proxy.ledger.database import Database
 from tornado_proxy.ledger.dialect import Dialect
 from tornado_proxy.ledger.rows import format_time
 
-_log = logging.getLogger(__name__)
-
 _SELECT_RESERVATION = "SELECT total, subtotal, counters FROM budget_reservations WHERE request_id = ?"
 #: Those that a record frees.  Few or none: most requests reserve from slices.
 _SELECT_ANY = "SELECT 1 FROM budget_reservations WHERE state IN ('open', 'held') LIMIT 1"
@@ -51,21 +52,20 @@ _SELECT_UNSETTLED = (
     "SELECT request_id, state, counted_total, counted_subtotal FROM budget_reservations "
     "WHERE state IN ('pending', 'given_up') AND request_id IN"
 )
-_TRACK = (
-    "INSERT INTO budget_reservations (request_id, writer, state, started_at, total, subtotal, counters, "
-    "counted_total, counted_subtotal) VALUES (?, '', 'pending', ?, '0', '0', '[]', ?, ?) "
-    "ON CONFLICT (request_id) DO NOTHING"
-)
 _SET_STATE = "UPDATE budget_reservations SET state = ?, counted_total = ?, counted_subtotal = ? WHERE request_id = ?"
 _FREE = "UPDATE budget_reservations SET total = '0', subtotal = '0', counters = '[]' WHERE request_id = ?"
 _DELETE = "DELETE FROM budget_reservations WHERE request_id = ?"
 _SELECT_ORPHANS = "SELECT request_id FROM budget_reservations WHERE state = 'open' AND writer = ?"
-_SELECT_HELD = "SELECT request_id, counters FROM budget_reservations WHERE state = 'held'"
-#: What the records of one ledger have made.
-_TABLES_OF_A_LEDGER = ("budget_counters", "budget_kinds", "budget_reservations", "budget_leases", "leased_requests")
-_DELETE_COUNTERS = "DELETE FROM budget_counters WHERE period_end < ?"
+_SELECT_HELD = (
+    "SELECT request_id, counters FROM budget_reservations WHERE state = 'held' AND request_id > ? "
+    "ORDER BY request_id LIMIT ?"
+)
+_DELETE_COUNTERS = (
+    f"DELETE FROM budget_counters WHERE ({KEY_COLUMNS}) IN "  # noqa: S608  # names of ours
+    f"(SELECT {KEY_COLUMNS} FROM budget_counters WHERE period_end < ? LIMIT ?) RETURNING kind"
+)
 
-#: Request ids that one query names.
+#: Request ids that one query names, and rows that one transaction deletes.
 _MAX_IDS = 500
 
 #: Settlements that one transaction counts, with some five statements for each.
@@ -94,36 +94,16 @@ class Folding:
         #: The limits in force; the warnings that were claimed since take_warnings() was called.
         self.limits = BudgetLimits()
         self._warnings: list[BudgetWarning] = []
+        self._unchecked: Iterator[list[BudgetWarning]] = iter(())
+        #: The last held reservation that forget_ended() has looked at, "" after all of them.
+        self._held_after = ""
         #: USD that projects may spend in a minute, by project id.
         self.brakes: Mapping[str, BrakeLimits] = {}
         self._has_new_trips = False
 
     def begin(self) -> None:
         """Begin to count at the end of the ledger, if nothing of this ledger was counted before."""
-        counted = read_position(self._budgets) if has_cursor(self._budgets) else Position()
-        end = find_written_end(self._ledger, self._dialect.wait_for_writers)
-        if counted.record > end.record or counted.change > end.change:
-            self._forget_newer_ledger(counted, end)
-        with self._budgets.transaction():
-            if has_cursor(self._budgets):
-                return
-            insert_position(self._budgets, end)
-            # Their settlements come later.
-            for request_id, *values in ledger_records.list_pending(self._ledger, end):
-                self._budgets.run(_TRACK, (request_id, *values))
-
-    def _forget_newer_ledger(self, counted: Position, end: Position) -> None:
-        """Forget what was counted and reserved with another ledger, such as the one that a backup has replaced.
-
-        Its records had numbers that new ones will have again, which would not be counted.
-        """
-        with self._budgets.transaction():
-            if not has_cursor(self._budgets) or read_position(self._budgets) != counted:
-                return  # another process has done so
-            for table in _TABLES_OF_A_LEDGER:
-                self._budgets.run(f"DELETE FROM {table}")  # noqa: S608  # names of ours
-            delete_position(self._budgets)
-        _log.warning("the ledger is older than its budgets; they are counted anew", extra={"last_seq": end.record})
+        begin_to_count(self._budgets, self._ledger, self._dialect.wait_for_writers)
 
     def fold(self) -> None:
         """Count the records that the ledger has committed since the last call, in any process."""
@@ -234,23 +214,39 @@ class Folding:
                 elif request_id not in recorded:
                     self._free(request_id, changes)
 
-    def forget_ended(self, before: datetime) -> None:
-        """Delete counters whose period ended before `before`, and held reservations that only they count."""
+    def forget_ended(self, before: datetime) -> bool:
+        """Delete some counters whose period ended before `before`, and held reservations that only they count.
+
+        Returns:
+            True if there may be more.
+        """
         ended = format_time(before)
+        held = self._budgets.fetch_rows(_SELECT_HELD, (self._held_after, _MAX_IDS))
+        self._held_after = str(held[-1][0]) if len(held) == _MAX_IDS else ""
+        forgotten = [str(request_id) for request_id, counters in held if _have_ended(str(counters), ended)]
         with self._folding():
-            for request_id, counters in self._budgets.fetch_rows(_SELECT_HELD):
-                keys = decode_keys(str(counters))
-                if all(key.period_end is not None and key.period_end < ended for key in keys):
-                    self._budgets.run(_DELETE, (request_id,))
-            self._budgets.run(_DELETE_COUNTERS, (ended,))
+            self._budgets.delete("budget_reservations", "request_id", forgotten)
+            deleted = self._budgets.fetch_rows(_DELETE_COUNTERS, (ended, _MAX_IDS))
             warnings.forget_ended(self._budgets, ended)
             token_budgets.forget_expired(self._budgets, ended)
             brakes.forget_old(self._budgets, datetime.now(UTC))
+        return len(deleted) == _MAX_IDS or bool(self._held_after)
 
     def check_warnings(self, now: datetime) -> None:
         """Claim the warnings of all counters: a limit has changed, or its time has ended."""
-        for claimed in warnings.claim_all(self._budgets, self._dialect.row_lock, self.limits, now):
-            self._warnings += claimed
+        self.begin_warning_check(now)
+        while self.check_some_warnings():
+            pass
+
+    def begin_warning_check(self, now: datetime) -> None:
+        """Begin to claim the warnings of all counters, from the first one on."""
+        self._unchecked = warnings.claim_all(self._budgets, self._dialect.row_lock, self.limits, now)
+
+    def check_some_warnings(self) -> bool:
+        """Claim the warnings of some counters; return True if others follow."""
+        claimed = next(self._unchecked, None)
+        self._warnings += claimed or []
+        return claimed is not None
 
     def take_warnings(self) -> list[BudgetWarning]:
         """Return the warnings that this process has claimed since the last call."""
@@ -313,7 +309,7 @@ class Folding:
         for record in ledger_records.read_originals(self._ledger, unknown):
             values = (*_format_amounts(record), record.request_id)
             if record.basis is Basis.PENDING:
-                self._budgets.run(_TRACK, (record.request_id, format_time(record.started_at), *values[:2]))
+                self._budgets.run(TRACK, (record.request_id, format_time(record.started_at), *values[:2]))
                 self._budgets.run(_SET_STATE, ("pending", *values))
             else:
                 self._budgets.run(_SET_STATE, ("held", *values))
@@ -383,6 +379,11 @@ class Folding:
 
 def _format_amounts(record: CountedRecord) -> tuple[str, str]:
     return f"{record.total:f}", f"{record.subtotal:f}"
+
+
+def _have_ended(counters: str, before: str) -> bool:
+    """Return True if the periods of all of these counters, in their text form, ended before a time."""
+    return all(key.period_end is not None and key.period_end < before for key in decode_keys(counters))
 
 
 def _list_figures(settlement: Settlement) -> tuple[str, str]:
