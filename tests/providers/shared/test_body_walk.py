@@ -176,6 +176,41 @@ def test_media_and_names_with_escapes_are_not(body: bytes) -> None:
     assert not is_text_only(body, OPAQUE)
 
 
+#: A parameter of a client's tool whose name is that of media.
+SCHEMA = {"properties": {"image": {"description": 'an \\ "image" \u00e9'}}, "required": ["image"], "max": 2**70}
+
+
+@pytest.mark.parametrize("separators", [None, (",", ":"), (" , ", " : ")])
+def test_parameter_of_a_tool_is_text(separators: tuple[str, str] | None) -> None:
+    body = json.dumps({"tools": [SCHEMA], "text": "an image"}, separators=separators, ensure_ascii=False).encode()
+
+    assert is_text_only(body, OPAQUE, lambda: [SCHEMA])
+    assert not is_text_only(body, OPAQUE)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        pytest.param(json.dumps({"tools": [SCHEMA], "type": "image"}).encode(), id="beside the schema"),
+        pytest.param(json.dumps({"tools": [SCHEMA], "file_id": "file_1"}).encode(), id="another name"),
+        pytest.param(
+            json.dumps({"tools": [SCHEMA], "type": "image"}).encode().replace(b'"image":', rb'"im\u0061ge":'),
+            id="an escape in the schema in its place",
+        ),
+    ],
+)
+def test_media_beside_a_parameter_of_the_same_name_are_not(body: bytes) -> None:
+    assert not is_text_only(body, OPAQUE, lambda: [SCHEMA])
+
+
+def test_schema_that_is_nested_too_deeply_hides_nothing() -> None:
+    nested: list[object] = []
+    for _ in range(200_000):
+        nested = [nested]
+
+    assert not is_text_only(b'{"type":"image"}', OPAQUE, lambda: [nested])
+
+
 #: Parts of bodies that are searched in different ways: text without quotation marks, text with many, and neither.
 PADDING = {
     "long text": "word " * (MIN_SPLIT_BYTES // 4),

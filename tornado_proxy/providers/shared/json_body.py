@@ -12,6 +12,7 @@ no walk (body_walk.py).
 from __future__ import annotations
 
 import functools
+import json
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
@@ -302,12 +303,34 @@ def has_escaped_letters(body: bytes) -> bool:
     return body.find(b"\\") >= 0 and _ESCAPED_LETTER.search(body) is not None
 
 
-def is_text_only(body: bytes, opaque: Iterable[bytes]) -> bool:
+def find_content(
+    body: bytes, names: Iterable[bytes], list_schemas: Callable[[], Iterable[object]] = tuple
+) -> frozenset[bytes]:
+    """Return those of `names` that are in `body`, as find_strings(), beyond the schemas of the client's tools.
+
+    A name in a schema is that of a parameter, such as `file`, which the model fills in as text.
+    """
+    found = find_strings(body, names)
+    # In a schema, an escape can stand for a name that the body has as content.
+    return _find_outside(body, found, list_schemas()) if found and not has_escaped_letters(body) else found
+
+
+def _find_outside(body: bytes, names: frozenset[bytes], schemas: Iterable[object]) -> frozenset[bytes]:
+    try:
+        texts = [json.dumps(schema) for schema in schemas]
+    except RecursionError:
+        return names
+    counts = {name: sum(text.count(f'"{name.decode()}"') for text in texts) for name in names}
+    return frozenset(name for name, count in counts.items() if body.count(b'"%b"' % name) != count)
+
+
+def is_text_only(body: bytes, opaque: Iterable[bytes], list_schemas: Callable[[], Iterable[object]] = tuple) -> bool:
     """Return True if `body` has none of the members and types `opaque`, whose tokens are not in the body as text.
 
-    A text that happens to be such a name makes the request seem larger than it is, never smaller.
+    A text that happens to be such a name makes the request seem larger than it is, never smaller.  `list_schemas`
+    returns the schemas of the client's tools.
     """
-    return not find_strings(body, opaque) and not has_escaped_letters(body)
+    return not find_content(body, opaque, list_schemas) and not has_escaped_letters(body)
 
 
 def _decode(body: bytes | msgspec.Raw, kind: Any, hook: Callable[[type, object], object] | None) -> Any:

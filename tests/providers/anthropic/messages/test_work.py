@@ -60,6 +60,17 @@ def test_continued_thread_has_input_that_the_body_does_not_show(thread: object, 
     assert work(thread=thread).text_only is text_only
 
 
+def test_parameter_of_a_tool_of_the_client_is_text() -> None:
+    """Claude Code 2.1 declares one with the parameter `file`."""
+    schema = {"type": "object", "properties": {"file": {"type": "string"}}, "required": ["file"]}
+    client, server = {"name": "report", "input_schema": schema}, {**SEARCH, "input_schema": schema}
+    upload = {"role": "user", "content": [{"type": "document", "source": {"type": "file", "file_id": "file_1"}}]}
+
+    assert work(tools=[client]).text_only
+    assert not work(tools=[server]).text_only
+    assert not work(tools=[client], messages=[upload]).text_only
+
+
 def test_text_that_mentions_an_image_is_text() -> None:
     assert work(messages=[{"role": "user", "content": 'the word "image" in quotes'}]).text_only
 

@@ -55,6 +55,19 @@ def test_a_request_spends_on_its_model_and_tier():
     assert spend.meters == {Meter.INPUT, Meter.OUTPUT}
 
 
+def test_a_parameter_of_a_function_is_text():
+    schema = {"type": "object", "properties": {"input_audio": {"type": "string"}, "file": {"type": "string"}}}
+    tools = [{"type": "function", "function": {"name": "save", "parameters": schema}}]
+    audio = {"type": "input_audio", "input_audio": {"data": "", "format": "wav"}}
+
+    facts = parse(RequestView(request(tools=tools), "application/json")).facts
+    with_audio = request(tools=tools, messages=[{"role": "user", "content": [audio]}])
+
+    assert facts.work.text_only
+    assert facts.spends[0].meters == {Meter.INPUT, Meter.OUTPUT}
+    assert Meter.INPUT_AUDIO in parse(RequestView(with_audio, "application/json")).facts.spends[0].meters
+
+
 @pytest.mark.parametrize("number", [4, 4.0, "4"])
 def test_a_request_can_cost_each_of_its_choices_however_their_number_is_written(number: object) -> None:
     work = parse(RequestView(request(n=number, max_completion_tokens=50), "application/json")).facts.work

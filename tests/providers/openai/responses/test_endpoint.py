@@ -41,6 +41,23 @@ def test_a_recorded_error_status_is_free():
     assert report.basis is Basis.FREE
 
 
+def test_a_parameter_of_a_function_is_text():
+    """Codex 0.171 declares one with the parameter `image_url`, in a namespace."""
+    schema = {"type": "object", "properties": {"image_url": {"type": "string"}}}
+    function = {"type": "function", "name": "send", "parameters": schema}
+    namespace = {"type": "namespace", "name": "agents", "tools": [function]}
+    image = {"role": "user", "content": [{"type": "input_image", "image_url": "data:image/png;base64,AAAA"}]}
+    mask = {"type": "image_generation", "input_image_mask": {"image_url": "data:image/png;base64,AAAA"}}
+
+    def is_text_only(**members: Any) -> bool:
+        return parse(RequestView(request(**members), "application/json")).facts.work.text_only
+
+    assert is_text_only(tools=[function])
+    assert is_text_only(tools=[namespace])
+    assert not is_text_only(tools=[namespace], input=[image])
+    assert not is_text_only(tools=[namespace, mask])
+
+
 def test_a_request_spends_on_its_model_and_tier():
     facts = parse(RequestView(request(stream=True, service_tier="flex", background=True), "")).facts
 

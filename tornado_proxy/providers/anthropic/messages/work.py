@@ -7,6 +7,7 @@ server tools.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from tornado_proxy.domain.request import WorkLimits
@@ -27,7 +28,8 @@ def read_work(members: Mapping[str, Any], body: bytes) -> WorkLimits:
     """
     return WorkLimits(
         output_tokens=read_limit(members, "max_tokens"),
-        text_only=is_text_only(body, _OPAQUE_CONTENT) and not _continues_thread(members),
+        text_only=is_text_only(body, _OPAQUE_CONTENT, partial(_list_schemas, members))
+        and not _continues_thread(members),
         tool_calls=_read_tool_calls(members),
         names_models=not isinstance(members.get("fallbacks"), str),
     )
@@ -46,6 +48,12 @@ def _read_tool_calls(members: Mapping[str, Any]) -> int | None:
     tools = [tool for tool in read_list(members, "tools") if isinstance(tool, dict) and _runs_at_provider(tool)]
     uses = [read_limit(tool, "max_uses") for tool in tools]
     return None if None in uses else sum(count for count in uses if count is not None)
+
+
+def _list_schemas(members: Mapping[str, Any]) -> list[object]:
+    """Return the schemas of the tools that the client runs."""
+    tools = [tool for tool in read_list(members, "tools") if isinstance(tool, dict)]
+    return [tool.get("input_schema") for tool in tools if not _runs_at_provider(tool)]
 
 
 def _runs_at_provider(tool: Mapping[str, Any]) -> bool:

@@ -30,7 +30,7 @@ from tornado_proxy.providers.openai.chat.usage_hider import UsageHider
 from tornado_proxy.providers.openai.request_members import CONTENT
 from tornado_proxy.providers.openai.shared.text_usage import estimate_text, report_text
 from tornado_proxy.providers.shared.json_body import (
-    find_strings,
+    find_content,
     has_escaped_letters,
     read_count,
     read_described,
@@ -45,6 +45,7 @@ from tornado_proxy.providers.shared.json_body import (
 )
 from tornado_proxy.providers.shared.json_edit import edit_member, insert_first
 from tornado_proxy.providers.shared.json_skimmer import COUNT, KEEP, Shape
+from tornado_proxy.providers.shared.json_values import as_object, as_objects
 from tornado_proxy.providers.shared.response_readers import JsonReader, choose_edit, choose_reader
 
 #: The members that limit the output tokens of each choice; the older one is ignored beside the newer.
@@ -112,7 +113,7 @@ def parse(request: RequestView) -> ParsedRequest:
     cache_ttl = read_option(body, members, "prompt_cache_options", "ttl") if "prompt_cache_options" in members else None
     terms = Terms(read_text(members, "service_tier"), cache_ttl=cache_ttl)
     searches = "web_search_options" in members or _SEARCH_MODEL.search(model) is not None
-    media = find_strings(body, _MEDIA_PARTS)
+    media = find_content(body, _MEDIA_PARTS, partial(_list_schemas, body))
     is_plain = not (searches or media or "modalities" in members)
     meters = _TEXT_METERS if is_plain else _list_meters(members, media, searches=searches)
     # A search adds what it has found to the prompt, and no other tool runs at the provider.
@@ -129,6 +130,12 @@ def parse(request: RequestView) -> ParsedRequest:
         described=read_described(members, _DESCRIBED),
     )
     return ParsedRequest(facts, sent)
+
+
+def _list_schemas(body: bytes) -> list[object]:
+    """Return the schemas of the functions among the tools."""
+    tools = as_objects(read_members(body, ("tools",)).get("tools"))
+    return [as_object(tool.get("function")).get("parameters") for tool in tools if tool.get("type") == "function"]
 
 
 def _read_work(members: Mapping[str, Any], *, text_only: bool) -> WorkLimits:

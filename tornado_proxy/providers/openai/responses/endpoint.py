@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -124,9 +125,14 @@ def _read_work(members: Mapping[str, Any], tools: Iterable[Mapping[str, object]]
     continues = any(name in members for name in ("previous_response_id", "conversation", "prompt"))
     return WorkLimits(
         output_tokens=read_limit(members, "max_output_tokens"),
-        text_only=not continues and is_text_only(body, _OPAQUE_ITEMS),
+        text_only=not continues and is_text_only(body, _OPAQUE_ITEMS, partial(_list_schemas, tools)),
         tool_calls=read_limit(members, "max_tool_calls") if hosted else 0,
     )
+
+
+def _list_schemas(tools: Iterable[Mapping[str, object]]) -> list[object]:
+    """Return the schemas of the functions among the tools."""
+    return [tool.get("parameters") for tool in tools if tool.get("type") == "function"]
 
 
 def _continued_objects(members: Mapping[str, Any]) -> tuple[str, ...]:
