@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime, timedelta
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -597,3 +598,26 @@ def test_counters_of_ended_periods_are_deleted_some_at_a_time(
     assert budgets.figures(day) == {}
     assert budgets.store.list_reservations() == []
     assert budgets.figures(total) == {f"participant {name}": usd("0.1", "0") for name in names}
+
+
+def test_budgets_open_while_a_transaction_of_another_process_changes_them(budgets: BudgetsUnderTest) -> None:
+    """With SQLite, such a transaction holds the lock of the whole file."""
+    if isinstance(budgets.address, Path):
+        pytest.skip("needs PostgreSQL")
+    changing = budgets.open("changing")._budgets
+    opened = threading.Event()
+
+    def open_another() -> None:
+        budgets.open("opening")
+        opened.set()
+
+    thread = threading.Thread(target=open_another)
+    with changing.transaction():
+        changing.run("UPDATE budget_counters SET reserved = '0'")
+        changing.run("UPDATE budget_reservations SET total = '0'")
+        changing.fetch_rows("SELECT 1")  # the two are under way
+        thread.start()
+        is_open = opened.wait(30)
+    thread.join()
+
+    assert is_open

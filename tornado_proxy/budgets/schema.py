@@ -57,7 +57,19 @@ CREATE TABLE IF NOT EXISTS budget_reservations (
 ) {sql.keyed_table_end};
 {create_warnings(sql)}
 {create_token_budgets(sql)}
-CREATE INDEX IF NOT EXISTS budget_counters_end ON budget_counters (period_end) WHERE period_end IS NOT NULL;
-CREATE INDEX IF NOT EXISTS budget_reservations_state ON budget_reservations (state);
+{_create_index(sql, "budget_counters_end", "budget_counters (period_end) WHERE period_end IS NOT NULL")}
+{_create_index(sql, "budget_reservations_state", "budget_reservations (state)")}
 {create_rate_tables(sql)}
 {create_brake_tables(sql)}"""
+
+
+def _create_index(sql: Dialect, name: str, columns: str) -> str:
+    """Return the SQL that makes an index if it does not exist.
+
+    PostgreSQL locks the table before it looks for the index: each start would wait for all that write the table, and
+    with two of them could end in a deadlock, which makes a request of another process fail.
+    """
+    statement = f"CREATE INDEX IF NOT EXISTS {name} ON {columns};"
+    if not sql.wait_for_writers:
+        return statement
+    return f"DO $$ BEGIN IF to_regclass('{name}') IS NULL THEN {statement} END IF; END $$;"
