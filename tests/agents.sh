@@ -86,7 +86,7 @@ find "$HOME/.codex/sessions" "$HOME/.claude/projects" -name '*.jsonl' |
 diff "$work/recorded" "$work/transcripts"
 
 echo '== with a budget that one request can exceed, an agent that calls tools is refused nothing'
-reload 'budgets: {default_project: {budgets: [{period: month, usd: "3"}]}}'
+reload 'budgets: {default_project: {budgets: [{period: month, usd: "0.9"}]}}'
 codex_socket 'Run it [[sim tool=exec_command args={"cmd":"echo hi"}]]'
 codex_http 'Run it [[sim tool=exec_command args={"cmd":"echo hi"}]]'
 claude 'Run it [[sim tool=Bash args={"command":"echo hi","description":"greet"}]]'
@@ -96,8 +96,8 @@ reload 'budgets: {default_project: {budgets: [{period: month, usd: "0"}]}}'
 refused 'the budget of project .* is spent: 0\.[0-9]* of 0.00 USD until [^;]*; ask an admin of project [^ ]* to raise it'
 
 echo '== a strict budget'
-reload 'budgets: {default_project: {budgets: [{period: month, usd: "2", strict: true}]}}'
-refused 'the budget of project .* has [0-9.]* of 2.00 USD left until [^;]*; .* to raise it'
+reload 'budgets: {default_project: {budgets: [{period: month, usd: "0.5", strict: true}]}}'
+refused 'the budget of project .* has [0-9.]* of 0.50 USD left until [^;]*; .* to raise it'
 
 echo '== a budget that is lowered while a session is open'
 reload 'budgets: {default_project: {budgets: [{period: month, usd: "3"}]}}'
