@@ -12,7 +12,6 @@ no walk (body_walk.py).
 from __future__ import annotations
 
 import functools
-import json
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
@@ -317,11 +316,10 @@ def find_content(
 
 def _find_outside(body: bytes, names: frozenset[bytes], schemas: Iterable[object]) -> frozenset[bytes]:
     try:
-        texts = [json.dumps(schema) for schema in schemas]
-    except RecursionError:
+        text = msgspec.json.encode(list(schemas))
+    except (RecursionError, UnicodeEncodeError):  # a deep schema, or half a character
         return names
-    counts = {name: sum(text.count(f'"{name.decode()}"') for text in texts) for name in names}
-    return frozenset(name for name, count in counts.items() if body.count(b'"%b"' % name) != count)
+    return frozenset(name for name in names if body.count(b'"%b"' % name) != text.count(b'"%b"' % name))
 
 
 def is_text_only(body: bytes, opaque: Iterable[bytes], list_schemas: Callable[[], Iterable[object]] = tuple) -> bool:
