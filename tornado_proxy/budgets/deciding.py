@@ -43,17 +43,17 @@ class Demand:
     done: asyncio.Future[Refusal | None]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class _Blocked:
-    """A request that waits since `began` (monotonic).
+    """Requests that wait since `began` (monotonic).
 
     Attributes:
         keys, limits: The counters and limits of which other processes give back what they have idle; none if only
             records are to be counted.
-        cursor: The last record that was counted when the request was decided about.
+        cursor: The last record that was counted when the requests were decided about.
     """
 
-    demand: Demand
+    demands: Sequence[Demand]
     keys: Collection[CounterKey]
     limits: Collection[BucketKey]
     began: float
@@ -75,7 +75,7 @@ class Decisions:
 
     def decide(self, store: BudgetStore, demands: Sequence[Demand], *, is_last: bool) -> None:
         """Reserve for requests, or refuse them; `is_last` if there is no time to wait for other processes."""
-        results = self._reserve(store, demands)
+        results, kept = self._reserve(store, demands), list[_Blocked]()
         blocked = [] if is_last else [demand for demand in demands if _is_in_the_way(demand, results[demand])]
         if blocked:
             keys = {key for demand in blocked for key in _list_counters(demand, results[demand])}
@@ -84,48 +84,39 @@ class Decisions:
             store.rate_leasing.return_idle(limits)
             # Both are asked.
             if any([store.leasing.recall(keys), store.rate_leasing.recall(limits)]):
-                waiting = [_Blocked(demand, keys, limits, time.monotonic()) for demand in blocked]
+                waiting = _Blocked(blocked, keys, limits, time.monotonic())
             else:
                 # The slices in the way were this process's own, or have been given back in the meantime.
                 results |= self._reserve(store, blocked)
-                waiting = [_Blocked(demand, (), (), time.monotonic()) for demand in blocked]
-            kept = self._keep_waiting(store, waiting, results)
-            blocked = [one.demand for one in kept]
+                waiting = _Blocked(blocked, (), (), time.monotonic())
+            kept = _list_waiting(store, [waiting], results)
             self._blocked += kept
-        self._answer([(demand.done, result) for demand, result in results.items() if demand not in blocked])
+        self._answer_decided(results, kept)
 
     def retry(self, store: BudgetStore, *, is_last: bool) -> None:
         """Decide about requests again: other processes have given back their idle parts, or records were counted."""
         if not self._blocked:
             return
         cursor, now = store.count(), time.monotonic()
-        ready = [one for one in self._blocked if is_last or one.cursor != cursor or _is_due(store, one, now)]
+        ready: list[_Blocked] = []
+        waiting: list[_Blocked] = []
+        for one in self._blocked:
+            is_ready = is_last or one.cursor != cursor or _is_due(store, one, now)
+            (ready if is_ready else waiting).append(one)
         # Not before their results: if the database fails, take_waiting() has them.
-        results = self._reserve(store, [one.demand for one in ready if not one.demand.done.cancelled()])
-        kept = [] if is_last else self._keep_waiting(store, ready, results)
-        self._blocked = [one for one in self._blocked if one not in ready] + kept
-        still = [one.demand for one in kept]
-        self._answer([(demand.done, result) for demand, result in results.items() if demand not in still])
+        demands = [demand for one in ready for demand in one.demands if not demand.done.cancelled()]
+        results = self._reserve(store, demands)
+        kept = [] if is_last else _list_waiting(store, ready, results)
+        self._blocked = waiting + kept
+        self._answer_decided(results, kept)
 
-    def _keep_waiting(
-        self, store: BudgetStore, waiting: Sequence[_Blocked], results: Mapping[Demand, Refusal | None]
-    ) -> list[_Blocked]:
-        """Return those of the requests that wait further: they can be admitted when all have answered and counted."""
-        cursor, now = store.read_cursor(), time.monotonic()
-        kept = []
-        for one in waiting:
-            refusal = results.get(one.demand)
-            if not _is_in_the_way(one.demand, refusal):
-                continue
-            if _waits_for_others(store, one, now):
-                kept.append(replace(one, cursor=cursor))
-            elif isinstance(refusal, BudgetRefusal) and now < one.began + _COUNT_S:
-                kept.append(replace(one, keys=(), limits=(), cursor=cursor))
-        return kept
+    def _answer_decided(self, results: Mapping[Demand, Refusal | None], kept: Iterable[_Blocked]) -> None:
+        waiting = {demand for one in kept for demand in one.demands}
+        self._answer([(demand.done, result) for demand, result in results.items() if demand not in waiting])
 
     def take_waiting(self) -> list[Demand]:
-        """Return the requests that wait for other processes; they wait no more."""
-        waiting, self._blocked = [one.demand for one in self._blocked], []
+        """Return the requests that wait; they wait no more."""
+        waiting, self._blocked = [demand for one in self._blocked for demand in one.demands], []
         return waiting
 
     def _reserve(self, store: BudgetStore, demands: Sequence[Demand]) -> dict[Demand, Refusal | None]:
@@ -143,6 +134,22 @@ def _reserve(store: BudgetStore, demands: Sequence[Demand]) -> dict[Demand, Refu
     if not demands:
         return {}
     return dict(zip(demands, store.reserve([demand.reservation for demand in demands]), strict=True))
+
+
+def _list_waiting(
+    store: BudgetStore, blocked: Iterable[_Blocked], results: Mapping[Demand, Refusal | None]
+) -> list[_Blocked]:
+    """Return those of the requests that wait further: they can be admitted when all have answered and counted."""
+    cursor, now = store.read_cursor(), time.monotonic()
+    kept = []
+    for one in blocked:
+        in_the_way = [demand for demand in one.demands if _is_in_the_way(demand, results.get(demand))]
+        if in_the_way and _waits_for_others(store, one, now):
+            kept.append(replace(one, demands=in_the_way, cursor=cursor))
+        elif now < one.began + _COUNT_S:
+            by_budgets = [demand for demand in in_the_way if isinstance(results[demand], BudgetRefusal)]
+            kept += [_Blocked(by_budgets, (), (), one.began, cursor)] if by_budgets else []
+    return kept
 
 
 def _is_in_the_way(demand: Demand, result: Refusal | None) -> bool:
