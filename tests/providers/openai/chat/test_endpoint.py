@@ -68,6 +68,17 @@ def test_a_parameter_of_a_function_is_text():
     assert Meter.INPUT_AUDIO in parse(RequestView(with_audio, "application/json")).facts.spends[0].meters
 
 
+def test_names_in_repeated_tools_count_as_content():
+    schema = b'{"type":"object","properties":{"input_audio":{"type":"string"}}}'
+    tools = b'"tools":[{"type":"function","function":{"name":"save","parameters":%b}}]' % schema
+    body = b'{"model":"gpt-4o-mini","messages":[],%b,%b}' % (tools, tools)
+
+    facts = parse(RequestView(body, "application/json")).facts
+
+    assert not facts.work.text_only
+    assert facts.spends[0].meters == {Meter.INPUT, Meter.OUTPUT, Meter.INPUT_AUDIO}
+
+
 @pytest.mark.parametrize("number", [4, 4.0, "4"])
 def test_a_request_can_cost_each_of_its_choices_however_their_number_is_written(number: object) -> None:
     work = parse(RequestView(request(n=number, max_completion_tokens=50), "application/json")).facts.work

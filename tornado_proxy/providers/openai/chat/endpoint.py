@@ -133,8 +133,11 @@ def parse(request: RequestView) -> ParsedRequest:
 
 
 def _list_schemas(body: bytes) -> list[object]:
-    """Return the schemas of the functions among the tools."""
-    tools = as_objects(read_members(body, ("tools",)).get("tools"))
+    """Return the schemas of the functions among the tools; none if `tools` is repeated: all names are content then."""
+    try:
+        tools = as_objects(read_members(body, ("tools",)).get("tools"))
+    except InvalidBody:  # which tools count is not known; a body without such names is relayed too
+        return []
     return [as_object(tool.get("function")).get("parameters") for tool in tools if tool.get("type") == "function"]
 
 
