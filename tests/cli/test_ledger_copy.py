@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 
+import psycopg
 import pytest
 from click.testing import Result
 
@@ -107,6 +108,21 @@ def test_copied_ledger_has_each_figure_and_number(old_config: Path, tmp_path: Pa
     write_another(config, "req_4", NOW)
     (event,) = run(*EVENTS, "--since", cursor, "--config", config).stdout.splitlines()
     assert '"id":"req_4"' in event
+
+
+def test_settlement_without_a_change_gets_one_after_the_copied_changes(
+    old_config: Path, tmp_path: Path, postgres_database: str
+) -> None:
+    source = old_config.with_name("ledger.db")
+    with closing(sqlite3.connect(source)) as db, db:
+        db.execute("DELETE FROM changes")
+        db.execute("INSERT INTO changes (seq, request_id, kind) VALUES (1, 'req_lost', 'lost')")
+
+    assert copy(source, configure(tmp_path / "new", postgres_database)).exit_code == 0
+
+    with psycopg.connect(postgres_database) as connection:
+        changes = connection.execute("SELECT * FROM tornado_proxy.changes ORDER BY seq").fetchall()
+    assert changes == [(1, "req_lost", "lost"), (2, "req_2", "settlement")]
 
 
 def write_another(config: Path, request_id: str, at: datetime) -> None:

@@ -15,7 +15,7 @@ from tornado_proxy.ledger.dialect import Dialect, quote_names
 from tornado_proxy.ledger.pruned_requests import guard_pruned
 from tornado_proxy.ledger.schema import prepare
 
-#: Tables whose rows are numbered.  Triggers number the changes of settlements that have none, so changes come first.
+#: Tables whose rows are numbered.  They come first: triggers number the changes of settlements that have none.
 _NUMBERED = ("changes", "records")
 
 #: `meta` has the state of its own database too; a running process writes `server_processes`.
@@ -51,9 +51,9 @@ def copy_ledger(source: Backend, target: Backend) -> Copied:
         with db.transaction():
             rows = {table: _copy_table(read, db, target.dialect, table) for table in tables}
             _copy_meta(read, db, target.dialect)
+            # Again: triggers have taken numbers for changes that were there already.
             for table in _NUMBERED:
-                if target.dialect.continue_numbers:
-                    db.run(target.dialect.continue_numbers.format(table=table))
+                _continue_numbers(db, target.dialect, table)
     return Copied(rows)
 
 
@@ -90,7 +90,14 @@ def _copy_table(read: Read, db: Database, dialect: Dialect, table: str) -> int:
     for row in read(f"SELECT {names} FROM {table}", ()):  # noqa: S608  # the same
         db.run(insert, row)
         copied += 1
+    if table in _NUMBERED:
+        _continue_numbers(db, dialect, table)
     return copied
+
+
+def _continue_numbers(db: Database, dialect: Dialect, table: str) -> None:
+    if dialect.continue_numbers:
+        db.run(dialect.continue_numbers.format(table=table))
 
 
 def _copy_meta(read: Read, db: Database, dialect: Dialect) -> None:
