@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -23,6 +24,9 @@ from tornado_proxy.domain.usage import Basis
 from tornado_proxy.ledger.archives.archiving import archive_records
 from tornado_proxy.ledger.archives.pruning import prune_records
 from tornado_proxy.ledger.backends import make_backend, make_ledger
+from tornado_proxy.ledger.copying import CopyError, copy_ledger
+from tornado_proxy.ledger.database import Read
+from tornado_proxy.ledger.sqlite.backend import SqliteBackend
 
 NOW = datetime.now(UTC).replace(microsecond=0)
 OLD = NOW - timedelta(days=60)
@@ -158,6 +162,32 @@ def test_ledger_of_a_process_that_runs_or_has_died_is_not_copied(old_config: Pat
 
     assert refused.exit_code == 1
     assert "end all servers with SIGTERM" in refused.stderr
+
+
+class FileOpenedMeanwhile(SqliteBackend):
+    """The file of a ledger that a server opens while it is copied."""
+
+    @contextmanager
+    def read(self, is_over: Callable[[], bool] | None = None, *, snapshot: bool = False) -> Iterator[Read]:
+        with super().read(is_over, snapshot=snapshot) as read, asyncio.Runner() as runner:
+            ledger = make_ledger(self.files_path)
+            runner.run(ledger.open())
+            try:
+                yield read
+            finally:
+                runner.run(ledger.close())
+
+
+def test_copy_of_a_ledger_that_a_server_opens_meanwhile_leaves_nothing(old_config: Path, tmp_path: Path) -> None:
+    config = configure(tmp_path / "new", "sqlite:///ledger.db")
+    source = old_config.with_name("ledger.db")
+    assert run("stop", "--list", "--config", config).exit_code == 0
+    target = make_backend(find_ledger(config, None))
+
+    with pytest.raises(CopyError, match="end all servers with SIGTERM"):
+        copy_ledger(FileOpenedMeanwhile(source, fsync=False), target)
+
+    assert copy(source, config).exit_code == 0
 
 
 def test_missing_file_is_not_made(old_config: Path, tmp_path: Path) -> None:

@@ -39,7 +39,8 @@ def copy_ledger(source: Backend, target: Backend) -> Copied:
     """Copy all rows of an SQLite ledger; the tables of both exist.
 
     Raises:
-        CopyError: a process has the source open or has died with it, or the target is not empty.
+        CopyError: a process has the source open, at the end of the copy too, or has died with it, or the target is not
+            empty.
         StoreError: a database fails, and nothing was copied.
         LedgerUnavailable: the source cannot be read.
     """
@@ -54,6 +55,8 @@ def copy_ledger(source: Backend, target: Backend) -> Copied:
             # Again: triggers have taken numbers for changes that were there already.
             for table in _NUMBERED:
                 _continue_numbers(db, target.dialect, table)
+            # A server that was started meanwhile can have written records that the snapshot does not have.
+            _check_closed(source)
     return Copied(rows)
 
 
