@@ -103,12 +103,38 @@ def test_spent_budget_is_402_until_the_end_of_its_period() -> None:
 def test_spent_budget_names_all_decimals_of_its_limit_and_when_a_higher_one_returns() -> None:
     async def run() -> None:
         soon = datetime(2026, 11, 28, 12, 30, tzinfo=UTC)
-        lowered = replace(BUDGET, limit=Decimal("0.0123"), lowered_until=soon)
+        lowered = replace(BUDGET, limit=Decimal("0.0123"), lowered_until=soon, limit_then=Decimal(500))
         gateway = await open_gateway(lowered)
         gateway.keeper.refusal = refusal("0.014049391875", budget=lowered)
         error = await admit(gateway)
         assert isinstance(error, BudgetExceeded)
         assert "is spent: 0.0140 of 0.0123 USD until 2026-11-28T12:30:00Z; ask" in error.message
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize(
+    ("settled", "strict", "until"),
+    [
+        pytest.param("9.99", False, "2026-11-28T12:30:00Z", id="below the higher limit"),
+        pytest.param("10", False, "2026-12-01T00:00:00Z", id="at the higher limit"),
+        pytest.param("9.9", True, "2026-11-28T12:30:00Z", id="strict, and the request fits"),
+        pytest.param("9.91", True, "2026-12-01T00:00:00Z", id="strict, and the request does not fit"),
+    ],
+)
+def test_end_of_a_lower_limit_is_named_only_if_the_higher_one_is_not_spent(
+    settled: str, strict: bool, until: str
+) -> None:
+    async def run() -> None:
+        soon, end = datetime(2026, 11, 28, 12, 30, tzinfo=UTC), datetime(2026, 12, 1, tzinfo=UTC)
+        lowered = Budget(MONTH, Decimal(5), strict=strict, lowered_until=soon, limit_then=Decimal(10))
+        gateway = await open_gateway(lowered)
+        refused = refusal(settled, bound="0.1", budget=lowered)
+        counter = replace(refused.counter, interval=Interval(datetime(2026, 11, 1, tzinfo=UTC), end))
+        gateway.keeper.refusal = replace(refused, counter=counter)
+        error = await admit(gateway)
+        assert isinstance(error, BudgetExceeded)
+        assert f" of 5.00 USD until {until}; ask" in error.message
 
     asyncio.run(run())
 

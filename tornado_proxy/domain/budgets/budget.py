@@ -18,6 +18,7 @@ class Budget:
 
     Attributes:
         lowered_until: When a higher limit is in force again, aware UTC; None if a change has not lowered it for a time.
+        limit_then: That higher limit in USD, infinite for a budget that is lifted then.
     """
 
     kind: CounterKind
@@ -25,6 +26,7 @@ class Budget:
     strict: bool = False
     subject: str | None = None
     lowered_until: datetime | None = None
+    limit_then: Decimal | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -83,17 +83,29 @@ class BudgetLimits:
             return budgets
         changed = []
         for budget in budgets:
-            in_force = self._list_in_force(spender.project_id, budget.kind, at)
-            if budget.subject is None:
-                change = in_force.get(spender.subject(budget.kind)) or in_force.get(None)
-            else:
-                change = in_force.get(budget.subject)
+            change = self._find_applied(budget, spender, at)
             if change is None:
                 changed.append(budget)
             elif change.limit is not None:
-                lowered_until = change.until if change.limit < budget.limit else None
-                changed.append(replace(budget, limit=change.limit, lowered_until=lowered_until))
+                then = None if change.until is None else self._find_limit_at(change.until, budget, spender)
+                if then is None or then <= change.limit:
+                    changed.append(replace(budget, limit=change.limit))
+                else:
+                    changed.append(replace(budget, limit=change.limit, lowered_until=change.until, limit_then=then))
         return tuple(changed)
+
+    def _find_limit_at(self, at: datetime, budget: Budget, spender: Spender) -> Decimal:
+        """Return the limit of a configured budget that is in force at `at`, infinite if it is lifted."""
+        change = self._find_applied(budget, spender, at)
+        if change is None:
+            return budget.limit
+        return Decimal("Infinity") if change.limit is None else change.limit
+
+    def _find_applied(self, budget: Budget, spender: Spender, at: datetime) -> BudgetChange | None:
+        in_force = self._list_in_force(spender.project_id, budget.kind, at)
+        if budget.subject is None:
+            return in_force.get(spender.subject(budget.kind)) or in_force.get(None)
+        return in_force.get(budget.subject)
 
     def _list_in_force(self, project_id: str, kind: CounterKind, at: datetime) -> dict[str | None, BudgetChange]:
         """Return the changes of a budget that are in force, by subject."""

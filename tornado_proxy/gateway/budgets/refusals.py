@@ -33,8 +33,7 @@ def make_budget_error(refusal: BudgetRefusal, context: RequestContext[Endpoint])
             f"{name} has {left} USD left, and requests under way can cost {show(counter.reserved)} USD; "
             "send the request again in a moment"
         )
-    end = min((time for time in (counter.interval.end, budget.lowered_until) if time is not None), default=None)
-    until = "" if end is None else f" until {end:%Y-%m-%dT%H:%M:%SZ}"
+    until = "" if refusal.ends_at is None else f" until {refusal.ends_at:%Y-%m-%dT%H:%M:%SZ}"
     if counter.settled < budget.limit:
         return BudgetExceeded(
             f"{name} has {left} USD left{until}, and this request can cost {show(refusal.bound)} USD; "
