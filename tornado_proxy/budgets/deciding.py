@@ -100,23 +100,23 @@ class Decisions:
         cursor, now = store.count(), time.monotonic()
         ready: list[_Blocked] = []
         waiting: list[_Blocked] = []
-        for one in self._blocked:
-            is_ready = is_last or one.cursor != cursor or _is_due(store, one, now)
-            (ready if is_ready else waiting).append(one)
+        for group in self._blocked:
+            is_ready = is_last or group.cursor != cursor or _is_due(store, group, now)
+            (ready if is_ready else waiting).append(group)
         # Not before their results: if the database fails, take_waiting() has them.
-        demands = [demand for one in ready for demand in one.demands if not demand.done.cancelled()]
+        demands = [demand for group in ready for demand in group.demands if not demand.done.cancelled()]
         results = self._reserve(store, demands)
         kept = [] if is_last else _list_waiting(store, ready, results)
         self._blocked = waiting + kept
         self._answer_decided(results, kept)
 
     def _answer_decided(self, results: Mapping[Demand, Refusal | None], kept: Iterable[_Blocked]) -> None:
-        waiting = {demand for one in kept for demand in one.demands}
+        waiting = {demand for group in kept for demand in group.demands}
         self._answer([(demand.done, result) for demand, result in results.items() if demand not in waiting])
 
     def take_waiting(self) -> list[Demand]:
         """Return the requests that wait; they wait no more."""
-        waiting, self._blocked = [demand for one in self._blocked for demand in one.demands], []
+        waiting, self._blocked = [demand for group in self._blocked for demand in group.demands], []
         return waiting
 
     def _reserve(self, store: BudgetStore, demands: Sequence[Demand]) -> dict[Demand, Refusal | None]:
@@ -142,13 +142,13 @@ def _list_waiting(
     """Return those of the requests that wait further: they can be admitted when all have answered and counted."""
     cursor, now = store.read_cursor(), time.monotonic()
     kept = []
-    for one in blocked:
-        in_the_way = [demand for demand in one.demands if _is_in_the_way(demand, results.get(demand))]
-        if in_the_way and _waits_for_others(store, one, now):
-            kept.append(replace(one, demands=in_the_way, cursor=cursor))
-        elif now < one.began + _COUNT_S:
+    for group in blocked:
+        in_the_way = [demand for demand in group.demands if _is_in_the_way(demand, results.get(demand))]
+        if in_the_way and _waits_for_others(store, group, now):
+            kept.append(replace(group, demands=in_the_way, cursor=cursor))
+        elif now < group.began + _COUNT_S:
             by_budgets = [demand for demand in in_the_way if isinstance(results[demand], BudgetRefusal)]
-            kept += [_Blocked(by_budgets, (), (), one.began, cursor)] if by_budgets else []
+            kept += [_Blocked(by_budgets, (), (), group.began, cursor)] if by_budgets else []
     return kept
 
 

@@ -270,6 +270,7 @@ class BudgetKeeper:
     def _open_again(self) -> BudgetStore:
         store = self._open_to_count(self.slices)
         store.register()
+        store.folding.register(self._plan.kinds, datetime.now(UTC))  # forgotten if another ledger was restored
         store.folding.limits = self._limits
         self.slices.forget()
         return store
@@ -374,6 +375,7 @@ class BudgetKeeper:
             try:
                 store = self._open_to_count()
                 try:
+                    store.folding.register(self._plan.kinds, datetime.now(UTC))  # as in _open_again()
                     difference = store.folding.correct(datetime.now(UTC))
                 finally:
                     store.close()

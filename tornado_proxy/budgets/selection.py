@@ -78,9 +78,8 @@ def find_kind(limits: BudgetLimits, selector: BudgetSelector) -> CounterKind:
         named = ", ".join(map(describe_kind, known))
         raise NotFound(f"the project has no such budget; its budgets are: {named}")
     if len({replace(kind, start=None) for kind in kinds}) == 1 and selector.start is None:
-        kinds = [
-            kind for kind in kinds if kind.start is None
-        ] or kinds  # nothing else could name the one without a start
+        # Nothing else could name the one without a start.
+        kinds = [kind for kind in kinds if kind.start is None] or kinds
     if len(kinds) > 1:
         named = ", ".join(map(describe_kind, kinds))
         raise BadRequest(f"the project has several such budgets: {named}; name per, label, of and start of one")

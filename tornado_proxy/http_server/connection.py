@@ -122,7 +122,7 @@ class ClientConnection(BodyOwner):
             self._parse()
 
     def body_received(self) -> None:
-        """Pass the end of a body on whose last bytes have been read into memory."""
+        """Finish a body; its last bytes are in its memory already."""
         if not self._transport.closed:
             self._advance()
 

@@ -65,7 +65,7 @@ class Dialect:
         `{before}` and were pruned (pruned_requests.py).
     record_trigger: the name of the trigger of `records` that announces writers which do not do so, and SQL that makes
         it; "" if none is needed.
-    keep_numbers: what an INSERT says before VALUES to give a row of a numbered table its own number.
+    keep_numbers: the clause of an INSERT, before VALUES, to give a row of a numbered table its own number.
     continue_numbers: the query after which `{table}` numbers its rows from its last one on; "" if it does so itself.
     join_texts: the aggregate function of a text and a separator that joins texts.
     """

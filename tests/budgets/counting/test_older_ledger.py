@@ -6,11 +6,17 @@ import asyncio
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
+from datetime import UTC, datetime
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
 
 from tests.budgets.conftest import MONTH, NOW, BudgetsUnderTest, record, usd
+from tests.harness import POLL_S, TIMEOUT_S
+from tornado_proxy.budgets import keeper as keeper_module
+from tornado_proxy.budgets.keeper import BudgetKeeper, BudgetLedger
+from tornado_proxy.budgets.store import BudgetStore
 from tornado_proxy.domain.budgets.counter import CounterPlan
 from tornado_proxy.domain.usage import Basis
 from tornado_proxy.ledger.backends import make_ledger
@@ -80,6 +86,35 @@ def test_records_after_a_restored_backup_are_counted(budgets: BudgetsUnderTest, 
 
     assert budgets.figures() == {"": usd("0.15", "0")}
     assert budgets.store.list_reservations() == []
+
+
+def test_ledger_that_is_restored_under_a_running_process_is_counted(
+    budgets: BudgetsUnderTest, ledger_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keeper_module, "_COMPARE_S", 0.05)
+    monkeypatch.setattr(keeper_module, "_COMPARE_FACTOR", 0)
+    at = datetime.now(UTC)
+    budgets.write(record("a", "0.1", at=at))
+    backup = ledger_file.with_name("backup.db")
+    copy_database(ledger_file, backup)
+    budgets.write(record("b", "0.2", at=at))
+
+    async def run() -> None:
+        keeper = BudgetKeeper(BudgetLedger(ledger_file, budgets.locks("running")))
+        await keeper.open(CounterPlan((MONTH,)))
+        await wait_for_settled(keeper, "0.3")
+        copy_database(backup, ledger_file)  # as sqlite3 does with .restore
+        await wait_for_settled(keeper, "0.1")
+        await keeper.close()
+
+    asyncio.run(run())
+
+
+async def wait_for_settled(keeper: BudgetKeeper, settled: str) -> None:
+    deadline = asyncio.get_running_loop().time() + TIMEOUT_S
+    while [state.settled for state in await keeper.read(BudgetStore.list_counters)] != [Decimal(settled)]:
+        assert asyncio.get_running_loop().time() < deadline
+        await asyncio.sleep(POLL_S)
 
 
 def test_records_of_a_newer_ledger_are_added_to_older_budgets(budgets: BudgetsUnderTest, ledger_file: Path) -> None:

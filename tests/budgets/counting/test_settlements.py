@@ -6,8 +6,11 @@ import pytest
 
 from tests.budgets.conftest import MONTH, NOW, BudgetsUnderTest, record, settlement, usd
 from tornado_proxy.budgets.counting import folding, settlements
+from tornado_proxy.budgets.counting.cursor import read_position
 from tornado_proxy.domain.budgets.counter import CounterKind, Period, Scope
 from tornado_proxy.domain.usage import Basis
+from tornado_proxy.ledger.changes import Position
+from tornado_proxy.ledger.database import Database
 
 DAY = CounterKind(Scope.PROJECT, Period.DAY)
 
@@ -90,3 +93,27 @@ def test_settlements_that_an_earlier_version_has_counted_are_not_counted_again(b
 
     assert budgets.figures() == {"": usd("0.7", "0")}
     assert budgets.store.folding.correct(NOW) == 0
+
+
+def test_process_that_counts_meanwhile_is_not_behind_afterwards(
+    budgets: BudgetsUnderTest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = budgets.open("other")
+    write_pending(budgets, *"abc")
+    budgets.store.folding.fold()
+    budgets.write(settlement("a", "0.1"))
+    find_end = folding.find_written_end
+
+    def let_other_count(ledger: Database, wait_for_writers: str) -> Position:
+        end = find_end(ledger, wait_for_writers)
+        monkeypatch.undo()
+        budgets.write(settlement("b", "0.2"), settlement("c", "0.4"))
+        other.folding.fold_settlements()
+        return end
+
+    monkeypatch.setattr(folding, "find_written_end", let_other_count)
+    budgets.store.folding.fold_settlement_batch()
+
+    assert read_position(budgets.store._databases.budgets).change == settlements.find_last(other._databases.ledger)
+    assert budgets.store.folding.correct(NOW) == 0
+    assert budgets.figures() == {"": usd("0.7", "0")}

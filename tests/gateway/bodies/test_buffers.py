@@ -55,13 +55,13 @@ def test_shorter_body_has_no_bytes_of_the_one_before() -> None:
     assert collect(buffers, b"2" * 1000, b"3") == b"2" * 1000 + b"3"
 
 
-def read_into(buffers: BodyBuffers, first: bytes, rest: bytes, *, most: int = 300_000) -> bytes:
-    """Return a body whose rest is read into its memory, at most `most` bytes at a time, as from a socket."""
+def read_into(buffers: BodyBuffers, first: bytes, rest: bytes, *, max_bytes: int = 300_000) -> bytes:
+    """Return a body whose rest is read into its memory, at most `max_bytes` bytes at a time, as from a socket."""
     buffer = buffers.open(first)
     start = 0
     while start < len(rest):
         memory = buffer.get_buffer(len(rest) - start)
-        size = min(len(memory), most)
+        size = min(len(memory), max_bytes)
         memory[:size] = rest[start : start + size]
         memory.release()
         buffer.advance(size)
@@ -75,20 +75,23 @@ def read_into(buffers: BodyBuffers, first: bytes, rest: bytes, *, most: int = 30
 def test_body_that_is_read_into_memory_is_whole(most: int) -> None:
     buffers, sent = BodyBuffers(), random.Random(5).randbytes(1_300_000)
 
-    assert read_into(buffers, sent[:16_000], sent[16_000:], most=most) == sent
-    assert read_into(buffers, sent[:7], sent[7:900_000], most=most) == sent[:900_000]  # shorter, in the same memory
-    assert read_into(buffers, sent[:7], sent[7:], most=most) == sent
+    assert read_into(buffers, sent[:16_000], sent[16_000:], max_bytes=most) == sent
+    assert (
+        read_into(buffers, sent[:7], sent[7:900_000], max_bytes=most) == sent[:900_000]
+    )  # shorter, in the same memory
+    assert read_into(buffers, sent[:7], sent[7:], max_bytes=most) == sent
 
 
 def test_second_body_that_is_read_into_memory_takes_no_new_pages() -> None:
     buffers = BodyBuffers()
     read_into(buffers, CHUNK, CHUNK * 3)
-    before = count_page_faults()
+    faults = []
+    for _ in range(5):  # other work of the process takes pages now and then
+        before = count_page_faults()
+        assert len(read_into(buffers, CHUNK, CHUNK * 3)) == BODY_BYTES
+        faults.append(count_page_faults() - before)
 
-    body = read_into(buffers, CHUNK, CHUNK * 3)
-
-    assert len(body) == BODY_BYTES
-    assert count_page_faults() - before < 64  # of 256 pages
+    assert min(faults) < 64  # of 256 pages
 
 
 def test_bytes_in_use_do_not_change_when_another_body_is_read_into_memory() -> None:

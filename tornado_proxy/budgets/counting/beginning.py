@@ -18,7 +18,7 @@ TRACK = (
     "ON CONFLICT (request_id) DO NOTHING"
 )
 
-#: What the records of one ledger have made.
+#: The tables that are filled from one ledger.
 _TABLES_OF_A_LEDGER = ("budget_counters", "budget_kinds", "budget_reservations", "budget_leases", "leased_requests")
 
 

@@ -36,7 +36,7 @@ def begin_kinds(db: Database, kinds: Iterable[CounterKind]) -> None:
 
 
 def list_incomplete(db: Database, kinds: Iterable[CounterKind]) -> list[CounterKind]:
-    """Return those of the kinds that lack what the ledger's records had cost when they began."""
+    """Return those of the kinds to which the sums of earlier records are not added yet."""
     return [kind for kind in kinds if db.fetch_rows(_SELECT_INCOMPLETE, (_INCOMPLETE + encode_kind(kind),))]
 
 

@@ -72,10 +72,13 @@ def find_last(ledger: Database) -> int:
 
 
 def read_page(ledger: Database, after: int, last: int, limit: int) -> tuple[list[Settlement], int]:
-    """Return up to `limit` settlements with after < seq <= last in the order of their seqs, and the seq up to which."""
+    """Return up to `limit` settlements with after < seq <= last in the order of their seqs, and the seq up to which.
+
+    It is `after` if another process has counted beyond `last` meanwhile.
+    """
     ((end,),) = ledger.fetch_rows(_LAST_OF_PAGE, (after, last, limit))
     if end is None:
-        return [], last
+        return [], max(after, last)
     reached = int(str(end))
     rows = [row for sql in (_SELECT_SETTLED, _SELECT_GIVEN_UP) for row in ledger.fetch_rows(sql, (after, reached))]
     return sorted(map(_make, rows), key=lambda settlement: settlement.seq), reached

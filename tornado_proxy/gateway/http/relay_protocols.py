@@ -34,7 +34,7 @@ class Client(Protocol):
 
 
 class RelayHooks(Protocol):
-    """What a relay calls: the recording of its request (gateway/recorder.py)."""
+    """The recording of a relay's request, as the relay calls it (gateway/recorder.py)."""
 
     @property
     def response_received(self) -> Callable[[UpstreamResponseHead], Awaitable[None]] | None:

@@ -175,7 +175,8 @@ class PostgresDatabase:
         """Run several statements in a transaction of their own, however long they take."""
         with self._raising_store_errors():
             for _ in range(_MAX_TRIES - 1):
-                with contextlib.suppress(psycopg.errors.DeadlockDetected):
+                # CREATE TABLE IF NOT EXISTS of two processes at once makes a row of the catalog twice.
+                with contextlib.suppress(psycopg.errors.DeadlockDetected, psycopg.errors.UniqueViolation):
                     self._run_script(sql)
                     return
             self._run_script(sql)
