@@ -1,4 +1,4 @@
-"""Measure what the budgets do with a large ledger: the memory, the time, and the longest lock of a database.
+"""Measure the work of budgets with a large ledger: its memory, its time, and its longest lock of a database.
 
     python -m bench.counting [--records 1000000] [--people 200000] [--postgresql]
 

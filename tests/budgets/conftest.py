@@ -151,16 +151,22 @@ def usd(*amounts: str) -> Sequence[Decimal]:
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
-def budgets(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[BudgetsUnderTest]:
-    """Return the budgets of an empty ledger on each database in turn, which count by month and project."""
+def new_budgets(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[BudgetsUnderTest]:
+    """Return the budgets of an empty ledger on each database in turn, which have no tables yet."""
     address: LedgerAddress = tmp_path / "ledger.db"
     if request.param == "postgresql":
         address = PostgresAddress(request.getfixturevalue("postgres_database"), None, tmp_path / "journal")
-    asyncio.run(_create(address))
+    create_ledger(address)
     under_test = BudgetsUnderTest(address)
-    under_test.open("this").follow(CounterPlan((MONTH,)), NOW)
     yield under_test
     under_test.close()
+
+
+@pytest.fixture
+def budgets(new_budgets: BudgetsUnderTest) -> BudgetsUnderTest:
+    """Return budgets on each database in turn, which count by month and project."""
+    new_budgets.open("this").follow(CounterPlan((MONTH,)), NOW)
+    return new_budgets
 
 
 @pytest.fixture
@@ -169,7 +175,12 @@ def no_grace(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(process_locks, "_GRACE_S", 0.0)
 
 
-async def _create(address: LedgerAddress) -> None:
-    ledger = make_ledger(address)
-    await ledger.open()
-    await ledger.close()
+def create_ledger(address: LedgerAddress) -> None:
+    """Make an empty ledger."""
+
+    async def run() -> None:
+        ledger = make_ledger(address)
+        await ledger.open()
+        await ledger.close()
+
+    asyncio.run(run())

@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 import sqlite3
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -16,13 +14,13 @@ from msgspec import structs
 from prometheus_client import REGISTRY
 
 from tests.budgets.conftest import CALLER, MONTH, BudgetsUnderTest, record, reservation, usd
+from tests.budgets.keepers import PLAN, WAIT_S, figures, open_keeper, wait_for_figures, wait_until
 from tornado_proxy.budgets import deciding, schedule
 from tornado_proxy.budgets.keeper import BudgetKeeper, BudgetLedger, BudgetListeners
 from tornado_proxy.budgets.limits.rates import STREAM_ENDED
 from tornado_proxy.budgets.store import BudgetStore
 from tornado_proxy.domain.budgets.budget import Budget
 from tornado_proxy.domain.budgets.budget_limits import BudgetLimits
-from tornado_proxy.domain.budgets.counter import CounterPlan, CounterState
 from tornado_proxy.domain.budgets.rate_limits import RateClaim, RateUnit
 from tornado_proxy.domain.budgets.refusal import Refusal
 from tornado_proxy.domain.budgets.warning import BudgetWarning
@@ -30,46 +28,6 @@ from tornado_proxy.domain.errors import LedgerUnavailable
 from tornado_proxy.ledger.writer.process_locks import ProcessLocks
 
 BUDGET = Budget(MONTH, Decimal(1))
-PLAN = CounterPlan((MONTH,))
-
-#: Seconds for which a test waits for the thread.
-WAIT_S = 20
-
-
-@asynccontextmanager
-async def open_keeper(
-    budgets: BudgetsUnderTest, listeners: BudgetListeners | None = None, writer: str = "keeper"
-) -> AsyncIterator[BudgetKeeper]:
-    """Yield the budgets as one server process uses them."""
-    keeper = BudgetKeeper(BudgetLedger(budgets.address, budgets.locks(writer)), listeners)
-    await keeper.open(PLAN)
-    try:
-        yield keeper
-    finally:
-        await keeper.close()
-
-
-async def figures(keeper: BudgetKeeper) -> tuple[Decimal, Decimal]:
-    """Return settled and reserved USD of the project."""
-    counters: list[CounterState] = await keeper.read(BudgetStore.list_counters)
-    return (counters[0].settled, counters[0].reserved) if counters else (Decimal(0), Decimal(0))
-
-
-async def wait_for_figures(keeper: BudgetKeeper, settled: str, reserved: str) -> None:
-    """Wait until the project's counter has these figures."""
-
-    async def has_figures() -> bool:
-        return await figures(keeper) == usd(settled, reserved)
-
-    await wait_until(has_figures)
-
-
-async def wait_until(is_so: Callable[[], Awaitable[bool]]) -> None:
-    """Wait until `is_so` returns True."""
-    deadline = asyncio.get_running_loop().time() + WAIT_S
-    while not await is_so():
-        assert asyncio.get_running_loop().time() < deadline
-        await asyncio.sleep(0.01)
 
 
 def now() -> datetime:
@@ -160,7 +118,7 @@ def test_request_of_a_process_that_died_before_it_was_sent_is_freed(budgets: Bud
     asyncio.run(run())
 
 
-@pytest.mark.parametrize("budgets", ["sqlite"], indirect=True)
+@pytest.mark.parametrize("new_budgets", ["sqlite"], indirect=True)
 def test_fault_of_the_database_refuses_requests_until_it_ends(
     budgets: BudgetsUnderTest, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

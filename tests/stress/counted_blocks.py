@@ -1,6 +1,6 @@
 """The server as tests.server.with_constants starts it; at SIGUSR2 it prints how many blocks of memory Python has.
 
-A block is the memory of one small object.  Their number says what the server keeps far more exactly than resident
+A block is the memory of one small object.  Their number shows the growth of the server far more exactly than resident
 memory, of which the allocator keeps some megabytes.  https://docs.python.org/3/library/sys.html#sys.getallocatedblocks
 """
 

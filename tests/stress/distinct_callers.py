@@ -59,7 +59,7 @@ _CONSTANTS: dict[str, float | list[float]] = {
 _MAX_GROWTH_KIB = 16 * 1024
 
 #: Blocks of memory that may be kept for each caller in the second half: caches that are not full yet have some 55 in a
-#: short run, and what the work of one request keeps by a fault is more than the rest.
+#: short run, and the objects that one request leaves by a fault are more than the rest.
 _MAX_KEPT_BLOCKS = 64
 
 #: Parts of a run after which the memory is read.

@@ -75,7 +75,8 @@ class Decisions:
 
     def decide(self, store: BudgetStore, demands: Sequence[Demand], *, is_last: bool) -> None:
         """Reserve for requests, or refuse them; `is_last` if there is no time to wait for other processes."""
-        results, kept = self._reserve(store, demands), list[_Blocked]()
+        results = self._reserve(store, demands)
+        kept: list[_Blocked] = []
         blocked = [] if is_last else [demand for demand in demands if _is_in_the_way(demand, results[demand])]
         if blocked:
             keys = {key for demand in blocked for key in _list_counters(demand, results[demand])}

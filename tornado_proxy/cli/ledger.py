@@ -230,10 +230,10 @@ def copy(config: Path, source: Path) -> None:
             with contextlib.closing(StateStore(backend)) as state:
                 state.read_generation()  # makes its tables
         copied = copy_ledger(old, new)
-    for table, rows in copied.rows.items():
+    for table, rows in copied.items():
         if rows:
             click.echo(f"{table}: {count_noun(rows, 'row')}")
-    click.echo(f"ok: {count_noun(copied.rows['records'], 'record')}")
+    click.echo(f"ok: {count_noun(copied['records'], 'record')}")
 
 
 @contextlib.contextmanager

@@ -1,6 +1,6 @@
 """Reads the rest of a large body into the memory in which its receiver collects it.
 
-The event loop copies what it passes to data_received(), and the receiver copies it again: for 1 MB both take 0.1 ms.
+The event loop copies the bytes for data_received(), and the receiver copies it again: for 1 MB both take 0.1 ms.
 
     ClientConnection ── a body that lacks 128 KiB ──> BodyProtocol ── its last byte ──> ClientConnection
                                                            └── the receiver has no memory ──^
@@ -68,7 +68,7 @@ class BodyProtocol(asyncio.BufferedProtocol):
             self._connection.body_received()
 
     def _end(self) -> None:
-        """Give the transport back.  uvloop keeps this object until the connection closes, so it drops what it holds."""
+        """Give the transport back.  uvloop keeps this object until the connection closes, so it drops the request."""
         self._transport.set_protocol(self._connection)
         del self._parser, self._exchange
 

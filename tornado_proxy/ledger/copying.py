@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import closing
-from dataclasses import dataclass
 
 from tornado_proxy.ledger.database import Backend, Database, Read
 from tornado_proxy.ledger.dialect import Dialect, quote_names
@@ -28,15 +27,8 @@ class CopyError(Exception):
     """The ledger cannot be copied.  The message says what to do."""
 
 
-@dataclass(frozen=True, slots=True)
-class Copied:
-    """The rows that were copied, by table."""
-
-    rows: dict[str, int]
-
-
-def copy_ledger(source: Backend, target: Backend) -> Copied:
-    """Copy all rows of an SQLite ledger; the tables of both exist.
+def copy_ledger(source: Backend, target: Backend) -> dict[str, int]:
+    """Copy all rows of an SQLite ledger, and return their number by table; the tables of both exist.
 
     Raises:
         CopyError: a process has the source open, at the end of the copy too, or has died with it, or the target is not
@@ -57,7 +49,7 @@ def copy_ledger(source: Backend, target: Backend) -> Copied:
                 _continue_numbers(db, target.dialect, table)
             # A server that was started meanwhile can have written records that the snapshot does not have.
             _check_closed(source)
-    return Copied(rows)
+    return rows
 
 
 def _check_closed(source: Backend) -> None:

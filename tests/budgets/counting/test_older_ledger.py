@@ -7,32 +7,22 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
 from datetime import UTC, datetime
-from decimal import Decimal
 from pathlib import Path
 
 import pytest
 
-from tests.budgets.conftest import MONTH, NOW, BudgetsUnderTest, record, usd
-from tests.harness import POLL_S, TIMEOUT_S
-from tornado_proxy.budgets import keeper as keeper_module
-from tornado_proxy.budgets.keeper import BudgetKeeper, BudgetLedger
-from tornado_proxy.budgets.store import BudgetStore
+from tests.budgets.conftest import MONTH, NOW, BudgetsUnderTest, create_ledger, record, usd
+from tests.budgets.keepers import open_keeper, wait_for_figures
+from tornado_proxy.budgets import keeper
 from tornado_proxy.domain.budgets.counter import CounterPlan
 from tornado_proxy.domain.usage import Basis
-from tornado_proxy.ledger.backends import make_ledger
 
 
 @pytest.fixture
 def ledger_file(tmp_path: Path) -> Path:
     """Return the file of an empty ledger."""
     path = tmp_path / "ledger.db"
-
-    async def create() -> None:
-        ledger = make_ledger(path)
-        await ledger.open()
-        await ledger.close()
-
-    asyncio.run(create())
+    create_ledger(path)
     return path
 
 
@@ -91,8 +81,8 @@ def test_records_after_a_restored_backup_are_counted(budgets: BudgetsUnderTest, 
 def test_ledger_that_is_restored_under_a_running_process_is_counted(
     budgets: BudgetsUnderTest, ledger_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(keeper_module, "_COMPARE_S", 0.05)
-    monkeypatch.setattr(keeper_module, "_COMPARE_FACTOR", 0)
+    monkeypatch.setattr(keeper, "_COMPARE_S", 0.05)
+    monkeypatch.setattr(keeper, "_COMPARE_FACTOR", 0)
     at = datetime.now(UTC)
     budgets.write(record("a", "0.1", at=at))
     backup = ledger_file.with_name("backup.db")
@@ -100,21 +90,12 @@ def test_ledger_that_is_restored_under_a_running_process_is_counted(
     budgets.write(record("b", "0.2", at=at))
 
     async def run() -> None:
-        keeper = BudgetKeeper(BudgetLedger(ledger_file, budgets.locks("running")))
-        await keeper.open(CounterPlan((MONTH,)))
-        await wait_for_settled(keeper, "0.3")
-        copy_database(backup, ledger_file)  # as sqlite3 does with .restore
-        await wait_for_settled(keeper, "0.1")
-        await keeper.close()
+        async with open_keeper(budgets) as running:
+            await wait_for_figures(running, "0.3", "0")
+            copy_database(backup, ledger_file)  # as sqlite3 does with .restore
+            await wait_for_figures(running, "0.1", "0")
 
     asyncio.run(run())
-
-
-async def wait_for_settled(keeper: BudgetKeeper, settled: str) -> None:
-    deadline = asyncio.get_running_loop().time() + TIMEOUT_S
-    while [state.settled for state in await keeper.read(BudgetStore.list_counters)] != [Decimal(settled)]:
-        assert asyncio.get_running_loop().time() < deadline
-        await asyncio.sleep(POLL_S)
 
 
 def test_records_of_a_newer_ledger_are_added_to_older_budgets(budgets: BudgetsUnderTest, ledger_file: Path) -> None:

@@ -18,7 +18,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import structs
 
-from tests.budgets.conftest import CALLER, MONTH, NOW, BudgetsUnderTest, _create, record, reservation, settlement, usd
+from tests.budgets.conftest import (
+    CALLER,
+    MONTH,
+    NOW,
+    BudgetsUnderTest,
+    create_ledger,
+    record,
+    reservation,
+    settlement,
+    usd,
+)
 from tests.budgets.test_keeper import BUDGET, figures, now, open_keeper, wait_for_figures
 from tornado_proxy.budgets import dead_processes
 from tornado_proxy.budgets.backends import open_store
@@ -682,7 +692,7 @@ def test_no_interleaving_of_processes_exceeds_a_limit_or_loses_money(
 ) -> None:
     with tempfile.TemporaryDirectory() as folder:
         address = Path(folder) / "ledger.db"
-        asyncio.run(_create(address))
+        create_ledger(address)
         world = World(BudgetsUnderTest(address), Budget(MONTH, LIMIT, strict=strict))
         for number in range(3):
             world.open(number)

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from tests.budgets.conftest import BudgetsUnderTest, _create
+from tests.budgets.conftest import BudgetsUnderTest, create_ledger
 from tests.budgets.limits.test_rates import claim, reservation, take
 from tests.budgets.test_keeper import open_keeper
 from tornado_proxy.budgets.keeper import BudgetKeeper
@@ -305,7 +305,7 @@ class World:
 def test_no_interleaving_exceeds_a_limit_by_more_than_one_percent(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asyncio.run(_create(tmp_path / "ledger.db"))
+    create_ledger(tmp_path / "ledger.db")
     budgets = BudgetsUnderTest(tmp_path / "ledger.db")
     world = World(budgets)
     # The bucket that is compared keeps all of its lowest debts.

@@ -38,7 +38,7 @@ def begin_to_count(budgets: Database, ledger: Database, wait_for_writers: str) -
 
 
 def _forget_newer_ledger(budgets: Database, counted: Position, end: Position) -> None:
-    """Forget what was counted and reserved with another ledger, such as the one that a backup has replaced.
+    """Forget the counters and reservations of another ledger, such as the one that a backup has replaced.
 
     Its records had numbers that new ones will have again, which would not be counted.
     """

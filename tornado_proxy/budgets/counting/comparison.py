@@ -4,7 +4,7 @@
     for some counters, in the order of their keys, and the position of that moment:
         records, and later figures of records, up to it ──> scratch file;  position = that of the counters
         compare ──> a page of those that differ, most often none
-            in a transaction that alone counts: compare them again, with what has been counted meanwhile
+            in a transaction that alone counts: compare them again, with the records counted meanwhile
 
 Memory does not grow with the number of counters, records or settlements, and nothing is locked for longer than a page
 takes.

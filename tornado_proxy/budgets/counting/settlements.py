@@ -26,7 +26,7 @@ _PAGE_SIZE = 500
 
 _LAST_OF_PAGE = "SELECT max(seq) FROM (SELECT seq FROM changes WHERE seq > ? AND seq <= ? ORDER BY seq LIMIT ?) c"
 _SPENDER = ", ".join(f'r."{name}"' for name in SPENDER_COLUMNS)
-# A request is given up once, and settled once.  What it is given up at after its settlement changes nothing.
+# A request is given up once, and settled once.  To be given up after its settlement changes nothing.
 _SELECT = (
     "SELECT c.seq, c.kind, r.seq, r.request_id, r.started_at, n.basis, n.total, n.subtotal, "  # noqa: S608  # names of ours
     "CASE WHEN e.seq IS NULL THEN r.total ELSE o.total END, "
