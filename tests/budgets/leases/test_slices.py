@@ -30,7 +30,7 @@ from tests.budgets.conftest import (
     usd,
 )
 from tests.budgets.test_keeper import BUDGET, figures, now, open_keeper, wait_for_figures
-from tornado_proxy.budgets import dead_processes
+from tornado_proxy.budgets import dead_processes, deciding
 from tornado_proxy.budgets.backends import open_store
 from tornado_proxy.budgets.counting.counters import CounterKey
 from tornado_proxy.budgets.keeper import BudgetKeeper
@@ -489,7 +489,12 @@ async def take_from_slices(keeper: BudgetKeeper, budget: Budget, bound: str, nam
     raise AssertionError("no slice was leased")
 
 
-def test_idle_slice_of_another_process_refuses_no_request(budgets: BudgetsUnderTest) -> None:
+def test_idle_slice_of_another_process_refuses_no_request(
+    budgets: BudgetsUnderTest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # It is given back because it is recalled, however long that takes on a busy machine.
+    monkeypatch.setattr(slices_module, "_IDLE_S", 1000)
+    monkeypatch.setattr(deciding, "_ANSWER_S", 60)
     strict = Budget(MONTH, Decimal(1), strict=True)
 
     async def run() -> None:
@@ -499,9 +504,7 @@ def test_idle_slice_of_another_process_refuses_no_request(budgets: BudgetsUnderT
             # 0.01 is reserved; the rest of the slice of the first process is idle, and in the way.
             large = reservation("large", "0.99", strict, at=now())
             assert not second.take(large)
-            began = time.monotonic()
             assert await second.reserve(large) is None
-            assert time.monotonic() - began < 5
             await wait_for_figures(second, "0", "1.00")
             refusal = await second.reserve(reservation("more", "0.01", strict, at=now()))
             assert isinstance(refusal, BudgetRefusal)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -27,7 +27,7 @@ from tornado_proxy.budgets.periods import has_begun
 from tornado_proxy.domain.budgets.budget import Budget
 from tornado_proxy.domain.budgets.counter import Amount
 from tornado_proxy.domain.budgets.reservation import BudgetedSpender, Reservation
-from tornado_proxy.domain.cost import NO_BOUND, CostBound
+from tornado_proxy.domain.cost import CostBound
 from tornado_proxy.domain.usage import Basis
 
 _ZERO = Decimal(0)
@@ -59,6 +59,9 @@ _VALID_S = 5.0
 
 #: Entries of the cache of keys.
 _MAX_CACHED = 4096
+
+#: Requests between two syncs that are noted; with more, the next lease is for as many.
+_MAX_ASKING = 4096
 
 
 @dataclass(slots=True, eq=False)
@@ -153,25 +156,12 @@ class _Claim(msgspec.Struct, frozen=True, eq=False):
     is_total: bool
 
 
-@dataclass(slots=True, eq=False)
-class _SpenderClaims:
-    """The claims of the requests of one spender with the same budgets that begin in one hour.
-
-    `asks` requests have taken, or tried to, since their slices were told; `largest` is the largest bound of them.
-    """
+class _SpenderClaims(msgspec.Struct, frozen=True):
+    """The claims of the requests of one spender with the same budgets that begin in one hour."""
 
     begin: datetime
     end: datetime
     claims: tuple[_Claim, ...]
-    largest: CostBound = NO_BOUND
-    asks: int = 0
-
-    def note(self, now: float) -> None:
-        """Tell the slices of the requests since the last call; `now` is monotonic."""
-        for claim in self.claims:
-            bound = self.largest.total if claim.is_total else self.largest.subtotal
-            claim.slice.note(self.asks, bound, claim.limit, now)
-        self.largest, self.asks = NO_BOUND, 0
 
 
 @dataclass(slots=True)
@@ -193,45 +183,63 @@ class Slices:
     to_hold: dict[str, tuple[LeasedRequest, Basis]] = field(default_factory=dict)
     _valid_until: float = float("-inf")
     _claims: dict[BudgetedSpender, _SpenderClaims] = field(default_factory=dict)
-    #: Those with requests that their slices were not told of.
-    _asking: list[_SpenderClaims] = field(default_factory=list)
+    #: The requests that their slices were not told of.
+    _asking: deque[tuple[tuple[_Claim, ...], CostBound]] = field(default_factory=lambda: deque(maxlen=_MAX_ASKING))
 
     def take(self, reservation: Reservation) -> bool:
         """Reserve from slices; return False if one has too little: then the database decides."""
-        bound, at, now = reservation.bound, reservation.at, time.monotonic()
-        total, subtotal = bound.total, bound.subtotal
-        with self.lock:
-            found = self._claims.get(reservation.budgeted)
-            if found is None or not found.begin <= at < found.end:
-                found = self._make_claims(reservation)
-            if not found.asks:
-                self._asking.append(found)
-            found.asks += 1
-            if total > found.largest.total:
-                found.largest = bound
-            short = []
-            for claim in found.claims:  # no comprehension, which is a call
-                if claim.limit < claim.slice.limit or claim.slice.idle < (total if claim.is_total else subtotal):
-                    short.append(claim)
-            if short or now >= self._valid_until:
-                self._note_shortage(short, now)
-                return False
-            for claim in found.claims:
-                claim.slice.idle -= total if claim.is_total else subtotal
-            self.requests[reservation.request_id] = LeasedRequest(found.claims, bound, at)
-        return True
+        return self.take_bound(reservation.request_id, reservation.budgeted, reservation.bound, reservation.at)
 
-    def _note_shortage(self, short: list[_Claim], now: float) -> None:
-        """Let the next sync come soon if it can lease something for a request whose claims have found too little."""
+    def take_bound(self, request_id: str, budgeted: BudgetedSpender, bound: CostBound, at: datetime) -> bool:
+        """Reserve as take() does, for a request that needs no reservation but this one.
+
+        Args:
+            request_id: The id of the request.
+            budgeted: Whom it is charged to, and the budgets that must have room for it.
+            bound: The most that it can cost.
+            at: When it began, aware UTC.
+        """
+        total, subtotal, now = bound.total, bound.subtotal, time.monotonic()
+        with self.lock:
+            found = self._claims.get(budgeted)
+            if found is None or not found.begin <= at < found.end:
+                found = self._make_claims(budgeted, at)
+            claims, is_taken = found.claims, now < self._valid_until
+            self._asking.append((claims, bound))
+            for claim in claims:
+                one = claim.slice
+                one.idle -= total if claim.is_total else subtotal
+                if one.idle < _ZERO or claim.limit < one.limit:
+                    is_taken = False
+            request = LeasedRequest(claims, bound, at)
+            if is_taken:
+                self.requests[request_id] = request
+            else:
+                self._put_back(request, now)
+        return is_taken
+
+    def _put_back(self, request: LeasedRequest, now: float) -> None:
+        """Put back the amounts of a request for which too little was idle.
+
+        The next sync comes soon if it can lease something for it.
+        """
+        short = [claim for claim in request.claims if claim.slice.idle < _ZERO or claim.limit < claim.slice.limit]
+        for claim in request.claims:
+            claim.slice.idle += request.bound.total if claim.is_total else request.bound.subtotal
         self._note_asks(now)
         if any(claim.slice.is_leasable(claim.limit, now) for claim in short):
             self.is_short = True
 
     def _note_asks(self, now: float) -> None:
         """Tell the slices of the requests that have asked; the lock is held."""
-        for found in self._asking:
-            found.note(now)
+        bounds: defaultdict[tuple[_Claim, ...], list[CostBound]] = defaultdict(list)
+        for claims, bound in self._asking:
+            bounds[claims].append(bound)
         self._asking.clear()
+        for claims, asked in bounds.items():
+            total, subtotal = max(bound.total for bound in asked), max(bound.subtotal for bound in asked)
+            for claim in claims:
+                claim.slice.note(len(asked), total if claim.is_total else subtotal, claim.limit, now)
 
     def release(self, request_id: str) -> bool:
         """Free the reservation of a request that is not sent; return False if it has none here."""
@@ -333,24 +341,23 @@ class Slices:
             for one in self.slices.values():
                 one.has_changed = True
 
-    def _make_claims(self, reservation: Reservation) -> _SpenderClaims:
+    def _make_claims(self, budgeted: BudgetedSpender, at: datetime) -> _SpenderClaims:
         """Return the claims of a request, and keep them for the next ones."""
-        key = reservation.budgeted
         if len(self._claims) >= _MAX_CACHED:
             self._claims.clear()
             for claimed in self.slices.values():
                 claimed.claimed_by.clear()
         claims: dict[CounterKey, _Claim] = {}
-        for of, budget in key_budgets(reservation):
+        for of, budget in _key_budgets(budgeted, at):
             limit = min(budget.limit, claims[of].limit) if of in claims else budget.limit
             one = self.slices.get(of)
             if one is None:
                 one = self.slices[of] = Slice(of, limit=limit)
-            one.claimed_by.add(key)
+            one.claimed_by.add(budgeted)
             claims[of] = _Claim(one, limit, budget.kind.amount is Amount.TOTAL)
-        begin = reservation.at.replace(minute=0, second=0, microsecond=0)
+        begin = at.replace(minute=0, second=0, microsecond=0)
         made = _SpenderClaims(begin, begin + timedelta(hours=1), tuple(claims.values()))
-        self._claims[key] = made
+        self._claims[budgeted] = made
         return made
 
 
@@ -374,10 +381,14 @@ def _sum_by_slice(requests: Iterable[LeasedRequest]) -> Mapping[Slice, Decimal]:
 def key_budgets(reservation: Reservation) -> Iterator[tuple[CounterKey, Budget]]:
     """Yield the counter that each budget of a request limits.
 
-    None for a budget whose subject the request has not, or that has not begun.
+    A budget whose subject the request has not, or that has not begun, limits none.
     """
-    spender = reservation.budgeted.spender
-    for budget in reservation.budgeted.budgets:
+    return _key_budgets(reservation.budgeted, reservation.at)
+
+
+def _key_budgets(budgeted: BudgetedSpender, at: datetime) -> Iterator[tuple[CounterKey, Budget]]:
+    spender = budgeted.spender
+    for budget in budgeted.budgets:
         subject = spender.subject(budget.kind) if budget.subject is None else budget.subject
-        if subject is not None and has_begun(budget.kind, reservation.at):
-            yield make_key(budget.kind, spender.project_id, subject, reservation.at), budget
+        if subject is not None and has_begun(budget.kind, at):
+            yield make_key(budget.kind, spender.project_id, subject, at), budget

@@ -135,13 +135,14 @@ class BudgetGate:
             LedgerUnavailable: the counters cannot be written.
         """
         spending, endpoint = find_spending(context, start.attribution.agent_session), context.endpoint
-        if spending.is_plain and endpoint.charged and self._is_open:
+        if spending.is_plain and endpoint.charged:
             # Nearly all requests with a budget end here.
             at = start.started_at
             bound = context.snapshot.cost_bounds.bound(tariff, endpoint.priced_as or endpoint.path, facts, at)
             if bound is not None:
-                plain = Reservation(start.request_id, spending.budgeted, bound, at)
-                return bound if self._keeper.slices.take(plain) else self._reserve(plain, context)
+                if self._keeper.slices.take_bound(start.request_id, spending.budgeted, bound, at):
+                    return bound
+                return self._reserve(Reservation(start.request_id, spending.budgeted, bound, at), context)
         reservation = make_reservation(context, tariff, facts, start)
         if reservation is None:
             return None
