@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import socket
 import ssl
 from collections.abc import AsyncIterator
@@ -288,3 +289,19 @@ def test_first_byte_of_tls_in_a_later_read_is_only_a_byte() -> None:
             return data
 
     assert asyncio.run(run()).endswith(b"/ \x16\x03\x01")
+
+
+@pytest.mark.parametrize("turns", range(6))
+def test_connection_that_opens_while_the_server_closes_is_closed(turns: int) -> None:
+    async def run() -> socket.socket:
+        async with run_server() as port:
+            client = socket.create_connection(("127.0.0.1", port))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            return client
+
+    with contextlib.closing(asyncio.run(run())) as client:
+        gc.collect()  # one that is left open warns, which fails the test
+        client.settimeout(20)
+        with contextlib.suppress(ConnectionResetError):  # it was not accepted yet
+            assert client.recv(1) == b""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import Iterator
 from typing import Any
 
@@ -69,8 +70,9 @@ def test_body_over_one_mebibyte_is_refused(issuer: FakeIssuer) -> None:
 def test_slow_response_times_out(issuer: FakeIssuer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(http_fetch, "TIMEOUT_S", 0.2)
 
-    with pytest.raises(FetchError, match=r"within 0\.2 s|no response"):
+    with pytest.raises(FetchError, match=r"^no response within 0\.2 s$"):
         get(issuer, delay_s=0.5)
+    gc.collect()  # a connection that is left open warns, which fails the test
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from tornado_proxy.domain.identity import ModelPatterns
 from tornado_proxy.domain.state import State
 from tornado_proxy.ledger.backends import make_ledger
 from tornado_proxy.ledger.database import StoreError
+from tornado_proxy.ledger.sqlite import database as sqlite_database
 from tornado_proxy.state import access_keys
 from tornado_proxy.state.key_settings import KeySettings
 from tornado_proxy.state.store import StateStore
@@ -137,7 +138,10 @@ def test_each_change_is_kept_with_its_time_and_actor(store: StateStore) -> None:
     assert [change.generation for change in store.list_changes(2)] == [3]
 
 
-def test_changes_of_several_processes_at_the_same_time_are_all_kept(make_store: MakeStore) -> None:
+def test_changes_of_several_processes_at_the_same_time_are_all_kept(
+    make_store: MakeStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite_database, "_BUSY_TIMEOUT_MS", 60_000)  # SQLite serves those that wait in no order
     stores = [make_store() for _ in range(4)]
     failures: list[BaseException] = []
 

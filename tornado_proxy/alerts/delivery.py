@@ -5,14 +5,13 @@ A redirect is a failure: it could lead to an address of the operator's own netwo
 
 from __future__ import annotations
 
-import asyncio
 import ssl
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import cache
 
 from tornado.httpclient import HTTPClientError, HTTPRequest
-from tornado.simple_httpclient import SimpleAsyncHTTPClient
+from tornado.simple_httpclient import HTTPTimeoutError, SimpleAsyncHTTPClient
 
 from tornado_proxy.config.sections.alerts import Webhook
 from tornado_proxy.domain.units import MIB
@@ -49,10 +48,8 @@ async def deliver(webhook: Webhook, message_id: str, body: str) -> int:
     # A client for each message: they are rare, and its resolver and queue end with it.
     client = SimpleAsyncHTTPClient(force_instance=True, max_body_size=_MAX_BODY_BYTES)
     try:
-        # The client's own timeout restarts when a connection is made.
-        async with asyncio.timeout(TIMEOUT_S):
-            response = await client.fetch(_make_request(webhook.url.reveal(), content, headers), raise_error=False)
-    except TimeoutError:
+        response = await client.fetch(_make_request(webhook.url.reveal(), content, headers), raise_error=False)
+    except HTTPTimeoutError:
         raise DeliveryError(f"no response within {TIMEOUT_S:g} s") from None
     except HTTPClientError as error:
         raise DeliveryError(f"no response: {error.message}"[:_MAX_REASON_CHARACTERS]) from None
@@ -77,6 +74,7 @@ def _make_request(url: str, body: bytes, headers: Mapping[str, str]) -> HTTPRequ
         method="POST",
         headers={"Content-Type": "application/json", "User-Agent": "tornado-proxy", **headers},
         body=body,
+        # Both from the start of the request; a timeout of ours would leave the connection open.
         connect_timeout=TIMEOUT_S,
         request_timeout=TIMEOUT_S,
         follow_redirects=False,

@@ -53,6 +53,8 @@ class ClientPortServer:
         self.tls = tls
         self._loop = asyncio.get_running_loop()
         self._connections: set[WaitingConnection] = set()
+        #: The tasks of connections that are accepted and not open yet.
+        self._opening: set[asyncio.Task[None]] = set()
         #: The listening sockets, each with the function that stops accepting.
         self._listening: list[tuple[socket.socket, Callable[[], None]]] = []
         self._sweep_timer = self._loop.call_later(_SWEEP_INTERVAL_S, self._sweep)
@@ -82,7 +84,7 @@ class ClientPortServer:
 
     async def close_all_connections(self) -> None:
         """Close all connections, and wait until they are closed."""
-        while self._connections:
+        while self._connections or self._opening:
             for connection in list(self._connections):
                 connection.close()
             await asyncio.sleep(0)
@@ -107,7 +109,9 @@ class ClientPortServer:
         self._connections.discard(connection)
 
     def _on_accepted(self, connection: socket.socket, address: object) -> None:
-        tasks.spawn(self._open(connection, address), "connection")
+        task = tasks.spawn(self._open(connection, address), "connection")
+        self._opening.add(task)
+        task.add_done_callback(self._opening.discard)
 
     async def _open(self, connection: socket.socket, address: object) -> None:
         """Make the protocol of a new connection; with TLS after the handshake."""

@@ -5,7 +5,6 @@ Tornado's simple client, because it closes a connection whose body is larger tha
 
 from __future__ import annotations
 
-import asyncio
 import ssl
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
@@ -14,7 +13,7 @@ from urllib.parse import urlsplit
 
 from tornado.httpclient import HTTPClientError, HTTPRequest
 from tornado.httputil import HTTPHeaders
-from tornado.simple_httpclient import SimpleAsyncHTTPClient
+from tornado.simple_httpclient import HTTPTimeoutError, SimpleAsyncHTTPClient
 
 from tornado_proxy.domain.config.loopback import is_secure_url
 from tornado_proxy.domain.units import MIB
@@ -79,10 +78,8 @@ async def fetch(wanted: Fetch) -> Fetched:
     # A client for each request: they are rare, and its resolver and queue end with it.
     client = SimpleAsyncHTTPClient(force_instance=True, max_body_size=MAX_BODY_BYTES)
     try:
-        # The client's own timeout restarts when a connection is made.
-        async with asyncio.timeout(TIMEOUT_S):
-            response = await client.fetch(_make_request(wanted))
-    except TimeoutError:
+        response = await client.fetch(_make_request(wanted))
+    except HTTPTimeoutError:
         raise FetchError(f"no response within {TIMEOUT_S:g} s") from None
     except HTTPClientError as error:
         raise _describe(error) from None
@@ -102,6 +99,7 @@ def _make_request(wanted: Fetch) -> HTTPRequest:
         method="GET" if wanted.form is None else "POST",
         headers=HTTPHeaders({"Accept": "application/json", **wanted.headers}),
         body=wanted.form,
+        # Both from the start of the request; a timeout of ours would leave the connection open.
         connect_timeout=TIMEOUT_S,
         request_timeout=TIMEOUT_S,
         follow_redirects=False,
