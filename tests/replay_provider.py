@@ -46,19 +46,33 @@ class ReceivedRequest:
         return next((value for key, value in self.headers if key.lower() == name.lower()), None)
 
 
+_NOT_FOUND = ProviderResponse(404)
+
+
 @dataclass
 class ReplayProvider:
-    """The provider's state: the response it sends next, and the requests it received."""
+    """The provider's state: the response it sends next, and the requests it received.
+
+    `answered` is the method and target of the only request that gets the response, None for any.
+    """
 
     url: str = ""
     response: ProviderResponse = field(default_factory=ProviderResponse)
     requests: list[ReceivedRequest] = field(default_factory=list)
+    answered: tuple[str, str] | None = None
+
+    def replay(self, name: str) -> None:
+        """Answer the request of a recorded exchange, and no poll for the usage of an earlier one."""
+        request = load_exchange(name)["request"]
+        self.response, self.answered = recorded_response(name), (request["method"], request["path"])
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Serve one request of a connection, then close it."""
         with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
-            self.requests.append(await _read_request(reader))
-            await _write_response(writer, self.response)
+            request = await _read_request(reader)
+            self.requests.append(request)
+            is_answered = self.answered is None or self.answered == (request.method, request.target)
+            await _write_response(writer, self.response if is_answered else _NOT_FOUND)
         writer.close()
 
 

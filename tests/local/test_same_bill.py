@@ -21,7 +21,6 @@ from tests.replay_provider import (
     ProviderResponse,
     ReplayProvider,
     load_exchange,
-    recorded_response,
     running_replay_provider,
 )
 from tests.server.test_recorded import NAMES, VECTOR_STORE
@@ -72,7 +71,7 @@ def test_recorded_exchange_passes_unchanged_and_costs_the_same(
     body = request.get("body")
     if isinstance(body, dict):
         body.pop("previous_response_id", None)  # no project owns it, so the proxy would reject it
-    provider.response = recorded_response(name)
+    provider.replay(name)
     target = f"/{exchange['provider']}{request['path']}"
     sent = None if body is None else json.dumps(body).encode()
     headers = {"Content-Type": "application/json"}
@@ -224,7 +223,7 @@ def test_websocket_session_costs_the_same(
 
 
 def test_model_without_a_price_here_is_unsettled_and_not_refused(
-    tmp_path_factory: pytest.TempPathFactory, provider: ReplayProvider
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
     """The server has another price list than this machine."""
     home = Machine(tmp_path_factory.mktemp("home"))
@@ -234,15 +233,17 @@ def test_model_without_a_price_here_is_unsettled_and_not_refused(
         "model": "model-of-tomorrow",
         "usage": {"prompt_tokens": 1, "total_tokens": 1},
     }
-    provider.response = ProviderResponse(chunks=(json.dumps(answer).encode(),))
-    with running_local(home, "--upstream", provider.url, "--project", PROJECT, MESHAGENT_TOKEN="tp_key") as local:
+    with (
+        running_replay_provider() as provider,
+        running_local(home, "--upstream", provider.url, "--project", PROJECT, MESHAGENT_TOKEN="tp_key") as local,
+    ):
+        provider.response = ProviderResponse(chunks=(json.dumps(answer).encode(),))
         body = {"model": "model-of-tomorrow", "input": "hi"}
         response = httpx.post(f"{local.base_url}/v1/embeddings", json=body, headers=local.headers)
 
         assert (response.status_code, response.content) == (200, provider.response.body)
         (record,) = local.read_records(1)
         assert (record["basis"], record["model_requested"]) == ("unsettled", "model-of-tomorrow")
-        # The servers of other tests poll their pending requests there, too.
         (sent,) = (request for request in provider.requests if request.target == "/openai/v1/embeddings")
         assert sent.header("authorization") == "Bearer tp_key"
         assert sent.header("meshagent-project-id") == PROJECT
