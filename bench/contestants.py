@@ -17,11 +17,6 @@ from bench.requests import CLAUDE
 from tests import harness
 
 OURS = "tornado-proxy"
-#: The same with a budget, whose cost is the difference of the two in one run; and with two budgets.
-WITH_BUDGET = "tornado-proxy-budget"
-WITH_BUDGETS = "tornado-proxy-budgets"
-#: The same with limits of requests, tokens and streams.
-WITH_LIMITS = "tornado-proxy-limits"
 #: The same with telemetry, whose process runs on the relay's core too.
 WITH_TELEMETRY = "tornado-proxy-otlp"
 DIRECT = "direct"
@@ -34,11 +29,6 @@ SERVER_SECRETS = {
     "TEST_OTHER_SIGNING_SECRET": harness.OTHER_SIGNING_SECRET,
     "TEST_ADMIN_TOKEN": harness.ADMIN_TOKEN,
 }
-
-
-#: Budgets so large that they refuse nothing.
-_OF_PROJECT = {"period": "month", "usd": "1000000"}
-_OF_EACH_CALLER = {"period": "day", "usd": "1000000", "per": "participant"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,23 +130,7 @@ def _direct(workspace: Workspace, provider_port: int) -> Iterator[Contestant]:
 
 
 def _ours(workspace: Workspace, provider_port: int) -> contextlib.AbstractContextManager[Contestant]:
-    return _serving(OURS, workspace, provider_port)
-
-
-def _with_budget(workspace: Workspace, provider_port: int) -> contextlib.AbstractContextManager[Contestant]:
-    budgets = {"default_project": {"budgets": [_OF_PROJECT]}}
-    return _serving(WITH_BUDGET, workspace, provider_port, budgets=budgets)
-
-
-def _with_budgets(workspace: Workspace, provider_port: int) -> contextlib.AbstractContextManager[Contestant]:
-    budgets = {"default_project": {"budgets": [_OF_PROJECT, _OF_EACH_CALLER]}}
-    return _serving(WITH_BUDGETS, workspace, provider_port, budgets=budgets)
-
-
-def _with_limits(workspace: Workspace, provider_port: int) -> contextlib.AbstractContextManager[Contestant]:
-    limits = {"requests_per_minute": 10_000_000, "tokens_per_minute": 1_000_000_000_000, "streams": 1_000_000}
-    default = {"limits": {**limits, "per_participant": {"requests_per_minute": 10_000_000}}}
-    return _serving(WITH_LIMITS, workspace, provider_port, budgets={"default_project": default})
+    return serving(OURS, workspace, provider_port)
 
 
 @contextlib.contextmanager
@@ -165,12 +139,13 @@ def _with_telemetry(workspace: Workspace, provider_port: int) -> Iterator[Contes
     with running_process([sys.executable, "-m", "bench.otlp_receiver"], workspace.layout.provider, log) as receiver:
         port = wait_for_text(receiver, log, r"(\d+)")
         telemetry = {"otlp_endpoint": f"http://127.0.0.1:{port}"}
-        with _serving(WITH_TELEMETRY, workspace, provider_port, telemetry=telemetry) as contestant:
+        with serving(WITH_TELEMETRY, workspace, provider_port, telemetry=telemetry) as contestant:
             yield contestant
 
 
 @contextlib.contextmanager
-def _serving(name: str, workspace: Workspace, provider_port: int, **changes: object) -> Iterator[Contestant]:
+def serving(name: str, workspace: Workspace, provider_port: int, **changes: object) -> Iterator[Contestant]:
+    """Run our server in front of the provider; `changes` are members of its configuration."""
     config = harness.write_config(
         workspace.folder,
         f"http://127.0.0.1:{provider_port}",
@@ -235,9 +210,6 @@ def _listening(
 _STARTERS: dict[str, _Starter] = {
     DIRECT: _direct,
     OURS: _ours,
-    WITH_BUDGET: _with_budget,
-    WITH_BUDGETS: _with_budgets,
-    WITH_LIMITS: _with_limits,
     WITH_TELEMETRY: _with_telemetry,
     "nginx": _nginx,
     "aiohttp": _aiohttp,

@@ -60,6 +60,16 @@ def read_cpu_s(pids: list[int]) -> float:
     return sum(sum(map(int, _read_stat(pid)[11:13])) for pid in pids) / _TICKS_PER_S
 
 
+def read_thread_cpu_ns(pid: int) -> dict[int, int]:
+    """Return the CPU time of each thread of a process in ns, by its id; that of its first thread is `pid`."""
+    times: dict[int, int] = {}
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # the thread has ended
+            # https://docs.kernel.org/scheduler/sched-stats.html, "/proc/<pid>/schedstat"
+            times[int(task.name)] = int((task / "schedstat").read_text().split()[0])
+    return times
+
+
 def read_tree_cpu_s(pids: list[int]) -> float:
     """Return the CPU seconds of `pids`, of their descendants, and of those that have ended."""
     ticks = 0

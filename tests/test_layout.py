@@ -64,6 +64,7 @@ TESTED_THROUGH = {
     "domain/usage.py": "domain/test_values.py",
     "pricing/book/price.py": "pricing/book/test_price_book.py",
     "pricing/book/price_file.py": "pricing/book/test_price_book.py",
+    "pricing/book/bound_line.py": "pricing/book/test_cost_bounds.py",
     "pricing/book/upper_bound.py": "pricing/book/test_cost_bounds.py",
     "pricing/lists/comparison.py": "cli/test_pricing.py",
     "pricing/lists/import_plan.py": "cli/test_pricing.py",

@@ -17,6 +17,7 @@ from tests.providers.recorded import FOLDER, exchange, response_body
 from tornado_proxy.config.bundled import conf_path
 from tornado_proxy.config.files import read_documents
 from tornado_proxy.domain.config.document import Document
+from tornado_proxy.domain.cost import CostBound
 from tornado_proxy.domain.errors import RequestError
 from tornado_proxy.domain.request import RequestFacts, Spend, WorkLimits
 from tornado_proxy.domain.usage import Basis, Meter, Quantity, UsageItem, UsageReport
@@ -378,9 +379,11 @@ def test_bound_depends_on_the_request_alone_and_not_on_those_before_it(name: str
     price = BOOK.resolve("openai", name)
     assert price is not None
     assert price.dates
+    assert price.token_limits is not None
     second = timedelta(seconds=1)
     times = [NOW, *(date + shift for date in price.dates for shift in (-second, timedelta(0), second))]
-    edges = (*price.limits, *(limit - HIDDEN_TOKENS for limit in price.limits), 10**7)
+    lengths = (*price.limits, price.token_limits.context_tokens)
+    edges = (*lengths, *(length - HIDDEN_TOKENS for length in lengths), 10**7)
     sizes = sorted({max(0, edge + shift) for edge in (0, *edges) for shift in (-1, 0, 1)})
     requests = [(at, size) for at in times for size in sizes]
     spend = Spend(name, frozenset({Meter.INPUT, Meter.OUTPUT}))
@@ -397,6 +400,33 @@ def test_bound_depends_on_the_request_alone_and_not_on_those_before_it(name: str
     shared = CostBounds(BOOK, caps)
     for request in (*requests, *reversed(requests), *sorted(requests, key=lambda one: (one[1], one[0]))):
         assert bound_one(shared, *request) == alone[request]
+
+
+@pytest.mark.parametrize("size", [0, 100, 127_999, 128_000, 128_001, 10**7])
+def test_bound_of_several_models_is_the_sum_of_theirs(size: int) -> None:
+    tariff = Tariff(BOOK, "openai", Decimal("0.05"))
+    spends = [
+        Spend(name, frozenset(meters))
+        for name, meters in (
+            ("gpt-4o-mini", {Meter.INPUT, Meter.OUTPUT}),
+            ("gpt-5.5", {Meter.INPUT, Meter.OUTPUT, Meter.WEB_SEARCHES}),
+            ("text-embedding-3-small", {Meter.INPUT}),
+        )
+    ]
+
+    def bound(*spends: Spend) -> CostBound:
+        work = WorkLimits(text_only=True, tool_calls=2, output_tokens=10)
+        facts = RequestFacts(spends[0].model, spends, body_bytes=size, work=work)
+        found = BOUNDS.bound(tariff, "/v1/responses", facts, NOW)
+        assert found is not None
+        return found
+
+    together, each = bound(*spends), [bound(spend) for spend in spends]
+
+    assert together.tokens == sum(one.tokens for one in each)
+    rounding = Decimal("1e-9") * (len(each) - 1)  # added once to each bound
+    assert together.subtotal == sum(one.subtotal for one in each) - rounding
+    assert together.total == together.subtotal * Decimal("1.05")
 
 
 @pytest.mark.parametrize(("kind", "provider_runs_it"), [("shell", True), ("mcp", True), ("custom", False)])

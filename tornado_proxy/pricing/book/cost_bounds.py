@@ -11,17 +11,14 @@ from msgspec.structs import replace
 
 from tornado_proxy.domain.cost import NO_BOUND, CostBound
 from tornado_proxy.domain.request import RequestFacts, Spend, WorkLimits
-from tornado_proxy.pricing.book.price import ModelPrice
+from tornado_proxy.pricing.book.bound_line import BoundLine, PriceInterval, make_line
 from tornado_proxy.pricing.book.price_book import PriceBook, Tariff
 from tornado_proxy.pricing.book.upper_bound import (
-    BoundLine,
     DearestPrices,
-    PriceInterval,
     WorkCaps,
     bound_others,
     find_dearest,
     find_token_caps,
-    make_line,
 )
 
 #: Entries of each cache.  They need a limit, because their keys contain words of requests.
@@ -68,7 +65,7 @@ class CostBounds:
             self._lines[key] = line
         subtotal = body_bytes * line.usd_per_byte + line.usd
         if line.others:
-            subtotal += bound_others(line, facts, self._caps)
+            subtotal += bound_others(line.others, facts, self._caps)
         rate = tariff.surcharge_rate
         tokens = body_bytes * line.tokens_per_byte + line.tokens
         bound = CostBound(subtotal + subtotal * rate if rate else subtotal, subtotal, tokens)
@@ -78,15 +75,21 @@ class CostBounds:
         self, tariff: Tariff, spends: tuple[Spend, ...], work: WorkLimits, body_bytes: int, at: datetime
     ) -> BoundLine | None:
         """Return the line of requests like this one; None if a model has no limits, or there is none."""
-        lines = []
+        lines: list[BoundLine] = []
         for spend in spends:
             price = self._prices.resolve(tariff.provider, spend.model)
             if price is None or price.token_limits is None:
                 return None
             tokens = find_token_caps(spend, price.token_limits, work, self._caps)
             prompt_tokens = tokens.count_prompt_tokens(body_bytes)
-            dearest = self._find_dearest(tariff, spend, price, prompt_tokens, at)
             interval = PriceInterval.find(price, prompt_tokens, at)
+            key = (tariff.provider, tariff.provider_region, spend, interval)
+            dearest = self._dearest.get(key)
+            if dearest is None:
+                terms = self._prices.possible_terms(tariff.provider, spend.terms, tariff.provider_region)
+                dearest = find_dearest(spend, price, terms, prompt_tokens, at)
+                if len(self._dearest) < MAX_CACHED_PRICES:
+                    self._dearest[key] = dearest
             lines.append(make_line(spend, price, tokens, dearest, interval, body_bytes))
         if not lines:
             return None
@@ -111,16 +114,3 @@ class CostBounds:
             bound.subtotal + max(each.subtotal for each in known),
             bound.tokens + max(each.tokens for each in known),
         )
-
-    def _find_dearest(
-        self, tariff: Tariff, spend: Spend, price: ModelPrice, prompt_tokens: int, at: datetime
-    ) -> DearestPrices:
-        key = (tariff.provider, tariff.provider_region, spend, PriceInterval.find(price, prompt_tokens, at))
-        cached = self._dearest.get(key)
-        if cached is not None:
-            return cached
-        terms = self._prices.possible_terms(tariff.provider, spend.terms, tariff.provider_region)
-        dearest = find_dearest(spend, price, terms, prompt_tokens, at)
-        if len(self._dearest) < MAX_CACHED_PRICES:
-            self._dearest[key] = dearest
-        return dearest

@@ -13,12 +13,9 @@ A bound must never be below the cost, so that a budget that reserves it holds.  
 from __future__ import annotations
 
 import math
-import sys
-from bisect import bisect_left, bisect_right
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from decimal import Decimal
-from typing import NamedTuple
 
 import msgspec
 
@@ -47,8 +44,6 @@ _KINDS_OF_INPUT = {
 }
 _FREE = Decimal(0)
 
-_BEGINNING, _END = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
-
 _NAMED_LIFETIMES = {"12h": Meter.CACHE_WRITE_12H, "1h": Meter.CACHE_WRITE_1H}
 
 
@@ -60,16 +55,17 @@ class WorkCaps:
     session_s: int
 
 
+#: The meters that do not count tokens, each with its price and the least quantity that is charged.
+OtherPrices = tuple[tuple[Meter, Decimal, Decimal], ...]
+
+
 @dataclass(frozen=True, slots=True)
 class DearestPrices:
-    """The highest prices that one spend can be charged, in USD for one token, second, call or image.
-
-    `others` are (meter, price, least quantity that is charged) of the meters that do not count tokens.
-    """
+    """The highest prices that one spend can be charged, in USD for one token, second, call or image."""
 
     input_token: Decimal
     output_token: Decimal
-    others: tuple[tuple[Meter, Decimal, Decimal], ...]
+    others: OtherPrices
 
 
 def find_dearest(
@@ -129,111 +125,9 @@ def find_token_caps(spend: Spend, limits: TokenLimits, work: WorkLimits, caps: W
     return TokenCaps(limits.context_tokens, prompts * limits.context_tokens, added, prompts * added, output_tokens)
 
 
-class PriceInterval(NamedTuple):
-    """The numbers of the intervals of length and of time in which the prices of a model are constant."""
-
-    length: int
-    date: int
-
-    @classmethod
-    def find(cls, price: ModelPrice, prompt_tokens: int, at: datetime) -> PriceInterval:
-        """Return the interval of a prompt at a time."""
-        return cls(bisect_left(price.limits, prompt_tokens), bisect_right(price.dates, at))
-
-    def find_times(self, price: ModelPrice) -> tuple[datetime, datetime]:
-        """Return the first time of the interval, and that of the next one."""
-        dates = price.dates
-        return (
-            dates[self.date - 1] if self.date else _BEGINNING,
-            dates[self.date] if self.date < len(dates) else _END,
-        )
-
-    def find_bytes(self, price: ModelPrice, tokens: TokenCaps) -> tuple[int, int]:
-        """Return the least and the most bytes of bodies whose prompt is in the interval."""
-        limits, added = price.limits, tokens.added_to_prompt
-        is_last = self.length == len(limits) or tokens.prompt_tokens <= limits[self.length]
-        return (
-            limits[self.length - 1] - added + 1 if self.length else 0,
-            sys.maxsize if is_last else limits[self.length] - added,
-        )
-
-
-class BoundLine(msgspec.Struct, frozen=True):
-    """The bounds of requests that differ only in the length of their body and in time, each a line over the length.
-
-    Attributes:
-        usd_per_byte, usd: The most USD for tokens: bytes x usd_per_byte + usd.
-        tokens_per_byte, tokens: The most tokens: bytes x tokens_per_byte + tokens.
-        others: Those of DearestPrices.
-        since, until: It holds for requests that begin from `since` up to `until`, aware UTC,
-        min_bytes, max_bytes: and whose body has from `min_bytes` to `max_bytes` bytes.
-    """
-
-    usd_per_byte: Decimal
-    usd: Decimal
-    tokens_per_byte: int
-    tokens: int
-    others: tuple[tuple[Meter, Decimal, Decimal], ...]
-    since: datetime
-    until: datetime
-    min_bytes: int
-    max_bytes: int
-
-    def __add__(self, other: BoundLine) -> BoundLine:
-        """Return the line of requests that spend on the models of both, where both hold."""
-        return BoundLine(
-            self.usd_per_byte + other.usd_per_byte,
-            self.usd + other.usd,
-            self.tokens_per_byte + other.tokens_per_byte,
-            self.tokens + other.tokens,
-            self.others + other.others,
-            max(self.since, other.since),
-            min(self.until, other.until),
-            max(self.min_bytes, other.min_bytes),
-            min(self.max_bytes, other.max_bytes),
-        )
-
-
-def make_line(
-    spend: Spend, price: ModelPrice, tokens: TokenCaps, prices: DearestPrices, interval: PriceInterval, body_bytes: int
-) -> BoundLine:
-    """Return the line of requests with one spend around a body of `body_bytes`.
-
-    Args:
-        spend: The model and the meters that it can be charged for.
-        price: The prices of the model.
-        tokens: The most tokens of the requests.
-        prices: The highest prices of the spend in the interval.
-        interval: The interval of prices in which the request is.
-        body_bytes: The length of its body.
-    """
-    min_bytes, max_bytes = interval.find_bytes(price, tokens)
-    takes_input = not spend.meters.isdisjoint(INPUT_METERS)
-    # From this length on, the model's context is the bound.
-    full_bytes = max(0, tokens.input_tokens - tokens.added_to_input)
-    if takes_input and body_bytes < full_bytes:
-        per_byte, fixed, max_bytes = 1, tokens.added_to_input, min(max_bytes, full_bytes)
-    else:
-        per_byte, fixed = 0, tokens.input_tokens if takes_input else 0
-        min_bytes = max(min_bytes, full_bytes) if takes_input else min_bytes
-    output_tokens = 0 if spend.meters.isdisjoint(OUTPUT_METERS) else tokens.output_tokens
-    return BoundLine(
-        per_byte * prices.input_token,
-        fixed * prices.input_token + output_tokens * prices.output_token,
-        per_byte,
-        fixed + output_tokens,
-        prices.others,
-        *interval.find_times(price),
-        min_bytes,
-        max_bytes,
-    )
-
-
-def bound_others(line: BoundLine, facts: RequestFacts, caps: WorkCaps) -> Decimal:
+def bound_others(others: OtherPrices, facts: RequestFacts, caps: WorkCaps) -> Decimal:
     """Return the most USD that a request can cost for meters that do not count tokens."""
-    return sum(
-        (max(minimum, _count_others(meter, facts, caps)) * price for meter, price, minimum in line.others), _FREE
-    )
+    return sum((max(minimum, _count_others(meter, facts, caps)) * price for meter, price, minimum in others), _FREE)
 
 
 def _list_charged_meters(spend: Spend) -> frozenset[Meter]:
