@@ -95,6 +95,11 @@ class Snapshot:
         object.__setattr__(self, "project_tariffs", _make_project_tariffs(self))
         object.__setattr__(self, "discounts", _find_discounts(self))
 
+    @property
+    def project_names(self) -> dict[str, str]:
+        """The names of the projects by id."""
+        return {project.id: project.name for project in self.projects.values()}
+
     def find_account(self, project_id: str, provider: str) -> ProjectProvider | None:
         """Return the account of its own that a project uses at a provider, None if it uses the server's."""
         stored = self.stored.accounts.get((project_id, provider))

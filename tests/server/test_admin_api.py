@@ -142,7 +142,39 @@ def test_usage_covers_all_projects_or_one(used: ProxyProcess) -> None:
     assert (everything["summary"]["requests"], everything["summary"]["total"]) == (3, "0.000014175000")
     assert (one["summary"]["requests"], one["summary"]["total"]) == (1, "0.000004725000")
     assert one == client_port.json()
-    assert usage(used, "project=unknown")["summary"]["requests"] == 0
+
+
+def test_usage_of_a_project_is_found_by_its_name(used: ProxyProcess) -> None:
+    by_id = usage(used, f"project={PROJECT}&rows=groups&group_by=project")
+
+    assert usage(used, "project=first&rows=groups&group_by=project") == by_id
+    assert by_id["summary"]["requests"] == 2
+
+
+@pytest.mark.parametrize("route", ["usage", "access-keys", "budgets"])
+def test_list_of_an_unknown_project_is_refused(used: ProxyProcess, route: str) -> None:
+    response = send(used, "GET", f"/v1/{route}?project=frist")
+
+    assert code_of(response) == (404, "not_found")
+    assert response.json()["error"]["param"] == "project"
+    assert response.json()["error"]["message"] == (
+        "no project has the id or name 'frist'; GET /v1/projects on the admin port lists them"
+    )
+
+
+def test_removed_project_has_usage_and_access_keys_by_its_id(provider: ReplayProvider, tmp_path: Path) -> None:
+    provider.response = ProviderResponse(chunks=(CHAT_RESPONSE,))
+    with running_proxy(tmp_path, provider.url) as proxy:
+        assert post_chat(proxy, token=mint_for_other_project("eve")).status_code == 200
+        assert send(proxy, "POST", "/v1/access-keys", {**NEW_KEY, "project_id": OTHER_PROJECT}).status_code == 201
+    with running_proxy(tmp_path, provider.url, projects=[PROJECTS[0]]) as proxy:
+        removed = usage(proxy, f"project={OTHER_PROJECT}")
+        keys = send(proxy, "GET", f"/v1/access-keys?project={OTHER_PROJECT}").json()["access_keys"]
+        budgets = send(proxy, "GET", f"/v1/budgets?project={OTHER_PROJECT}")
+
+    assert removed["summary"]["requests"] == 1
+    assert [key["project_id"] for key in keys] == [OTHER_PROJECT]
+    assert code_of(budgets) == (404, "not_found")
 
 
 def test_usage_is_grouped_by_project(used: ProxyProcess) -> None:
@@ -202,6 +234,8 @@ def test_access_key_is_created_used_rotated_and_revoked(proxy: ProxyProcess, pro
     assert key["id"] in {
         one["id"] for one in send(proxy, "GET", f"/v1/access-keys?project={PROJECT}").json()["access_keys"]
     }
+    by_name = send(proxy, "GET", "/v1/access-keys?project=first").json()["access_keys"]
+    assert [one["id"] for one in by_name] == [key["id"]]
     assert send(proxy, "GET", f"/v1/access-keys?project={OTHER_PROJECT}").json() == {"access_keys": []}
 
     rotated = send(proxy, "POST", f"{path}/rotate", {"grace_s": 3600}).json()

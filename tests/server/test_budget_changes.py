@@ -131,15 +131,15 @@ def test_command_shows_what_was_spent_and_explains_reservations(proxy: ProxyProc
 
 def test_admin_port_shows_sets_and_lifts_budgets(proxy: ProxyProcess) -> None:
     shown = request_admin(proxy, "GET", f"?project={PROJECT}").json()["budgets"]
+    assert request_admin(proxy, "GET", "?project=first").json()["budgets"] == shown
     assert [(row["limit"], row["settled"]) for row in shown] == [("0.0006", str(COST)), ("1", str(COST))]
 
     dry = request_admin(proxy, "PUT", "?dry_run=1", {"project": PROJECT, "period": "month", "limit": "800"})
     assert dry.json() == {"dry_run": True}
     assert post(proxy, "ada").status_code == 402
 
-    (changed,) = request_admin(proxy, "PUT", "", {"project": PROJECT, "period": "month", "limit": "800"}).json()[
-        "budgets"
-    ]
+    body = {"project": "first", "period": "month", "limit": "800"}
+    (changed,) = request_admin(proxy, "PUT", "", body).json()["budgets"]
     assert (changed["limit"], changed["changed_by"]) == ("800", "admin")
     assert post(proxy, "ada").status_code == 200  # this process applies its own change at once
 
@@ -149,7 +149,7 @@ def test_admin_port_shows_sets_and_lifts_budgets(proxy: ProxyProcess) -> None:
     assert post_until_settled(proxy, "ada").status_code == 402
     assert post(proxy, "grace").status_code == 200
 
-    (lifted,) = request_admin(proxy, "DELETE", f"?project={PROJECT}&period=day&participant=ada").json()["budgets"]
+    (lifted,) = request_admin(proxy, "DELETE", "?project=first&period=day&participant=ada").json()["budgets"]
     assert lifted["limit"] is None
     assert post(proxy, "ada").status_code == 200
 
@@ -158,7 +158,7 @@ def test_admin_port_shows_sets_and_lifts_budgets(proxy: ProxyProcess) -> None:
     ("members", "status", "reason"),
     [
         ({"period": "week"}, 404, "its budgets are: per project of each month, per participant of each day"),
-        ({"project": "no such"}, 404, "there is no project 'no such'"),
+        ({"project": "no such"}, 404, "no project has the id or name 'no such'"),
         ({"limit": "1e3"}, 400, "limit '1e3' must be a decimal"),
         ({"participant": "ada"}, 400, "a budget per project of each month has no participant"),
         ({"until": "2020-01-01T00:00:00Z"}, 400, "which is past"),

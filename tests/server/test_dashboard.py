@@ -326,6 +326,19 @@ def test_budgets_are_shown_to_those_whom_they_concern(
     assert "600 requests per minute" in lead.get("/dashboard/budgets").text
 
 
+def test_operator_selects_the_budgets_of_a_project_by_its_id_or_name(operator: httpx.Client) -> None:
+    by_id, by_name = (
+        fetch_rows(operator, "/dashboard/budgets", "budgets", project=project)
+        for project in (PROJECT, "<b>Acme</b> research")
+    )
+    unknown = operator.get("/dashboard/budgets", params={"project": "frist"})
+
+    assert {row["project"] for row in by_id} == {PROJECT}
+    assert by_name == by_id
+    assert unknown.status_code == 404
+    assert "no project has the id or name 'frist'" in html.unescape(unknown.text)
+
+
 def test_keys_are_shown_without_their_secrets_to_their_owners(
     operator: httpx.Client, ada: httpx.Client, lead: httpx.Client
 ) -> None:

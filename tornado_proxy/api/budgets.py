@@ -12,6 +12,7 @@ from datetime import date, datetime
 
 import msgspec
 
+from tornado_proxy.api.project_parameter import find_project_id
 from tornado_proxy.budgets.selection import (
     BudgetSelector,
     Until,
@@ -24,6 +25,7 @@ from tornado_proxy.domain.budgets.budget import BudgetChange
 from tornado_proxy.domain.budgets.budget_limits import BudgetLimits
 from tornado_proxy.domain.budgets.counter import Amount, CounterState, Period, Scope
 from tornado_proxy.domain.errors import BadRequest, InvalidBody
+from tornado_proxy.domain.project_lookup import match_projects
 
 #: The members that name a budget, and the parameters of DELETE.
 SELECTORS = (
@@ -48,10 +50,10 @@ class _Selector(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     value: str | None = None
     until: str = Until.PERIOD_END.value
 
-    def selector(self) -> BudgetSelector:
-        """Return the selector."""
+    def selector(self, project_id: str) -> BudgetSelector:
+        """Return the selector of a budget of the project."""
         return BudgetSelector(
-            self.project,
+            project_id,
             self.period,
             self.per,
             self.of,
@@ -95,10 +97,16 @@ class BudgetUpdate:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """Who asks for a change, when, and of which project if only one is allowed."""
+    """Who asks for a change, and when.
+
+    Attributes:
+        project_names: The names by id of the projects whose budgets it may change.
+        project_id: The project of the path, which the request need not name; None if the path has none.
+    """
 
     actor: str
     now: datetime
+    project_names: Mapping[str, str]
     project_id: str | None = None
 
 
@@ -107,7 +115,7 @@ def read_setting(body: bytes, limits: BudgetLimits, request: Request) -> BudgetU
 
     Raises:
         BadRequest: the document has another form, or a member breaks a rule.
-        NotFound: there is no such budget.
+        NotFound: there is no such project or budget.
     """
     try:
         content = msgspec.json.decode(body, type=dict[str, object])
@@ -125,7 +133,7 @@ def read_lift(parameters: Mapping[str, str], limits: BudgetLimits, request: Requ
 
     Raises:
         BadRequest: a parameter is missing or malformed.
-        NotFound: there is no such budget.
+        NotFound: there is no such project or budget.
     """
     try:
         document = msgspec.convert({**_fixed(request), **parameters}, _Selector, strict=False)
@@ -139,7 +147,7 @@ def _fixed(request: Request) -> dict[str, object]:
 
 
 def _make(document: _Selector, limits: BudgetLimits, request: Request) -> BudgetChange:
-    selector = document.selector()
-    if request.project_id not in (None, selector.project_id):
+    if request.project_id is not None and not match_projects(request.project_names, document.project):
         raise BadRequest("project must be the project of the path; omit it", param="project")
+    selector = document.selector(find_project_id(request.project_names, document.project))
     return make_change(find_kind(limits, selector), selector, parse_until(document.until), request.now, request.actor)

@@ -75,7 +75,9 @@ class ProjectBudgetsHandler(ProjectHandler):
             if not caller.admin:
                 raise NotAllowed(f"only an admin of project {project.name} can change its budgets; ask one")
             limits = await self.services.budgets.read_stated(self.services.snapshots.current.budget_limits)
-            update = read(limits, Request(f"user:{caller.user}", datetime.now(UTC), project.id))
+            update = read(
+                limits, Request(f"user:{caller.user}", datetime.now(UTC), {project.id: project.name}, project.id)
+            )
             apply = budgets.restore if update.restores else budgets.apply
             await self._state.change(lambda store: apply(store, update.change))
             await self._respond([row for row in await self._list_rows(project, None) if update.concerns(row.state)])

@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 
 import msgspec
 
+from tornado_proxy.api.project_parameter import find_recorded_project_id
 from tornado_proxy.domain.errors import BadRequest, NotAllowed
 from tornado_proxy.domain.identity import Caller, Project
 from tornado_proxy.domain.usage import Basis
@@ -107,14 +108,24 @@ def read_usage_request(
     return _make_request(given, accept, which, GROUPS)
 
 
-def read_operator_request(arguments: Mapping[str, list[str]], accept: str) -> UsageRequest:
+def read_operator_request(
+    arguments: Mapping[str, list[str]], accept: str, project_names: Mapping[str, str]
+) -> UsageRequest:
     """Parse a request of the operator, who sees the usage of all projects, or with `project` of one.
+
+    Args:
+        arguments: The query parameters with all their values.
+        accept: The Accept header, which chooses the format if `format` is missing.
+        project_names: The names of the configured projects by id.
 
     Raises:
         BadRequest: a parameter is unknown, repeated or malformed.
+        NotFound: there is no such project.
     """
     given = _read_values(arguments, OPERATOR_PARAMETERS)
-    return _make_request(given, accept, _make_filter(given, given.get("project")), ("project", *GROUPS))
+    wanted = given.get("project")
+    project_id = None if wanted is None else find_recorded_project_id(project_names, wanted)
+    return _make_request(given, accept, _make_filter(given, project_id), ("project", *GROUPS))
 
 
 def _read_values(arguments: Mapping[str, list[str]], known: tuple[str, ...]) -> Mapping[str, str]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import ClassVar
 
+from tornado_proxy.api.project_parameter import find_project_id
 from tornado_proxy.dashboard.amounts import count_decimals, show_amount
 from tornado_proxy.dashboard.base_handler import DashboardHandler
 from tornado_proxy.dashboard.parameters import FORMATS, check_known, read_choice
@@ -68,7 +69,11 @@ class BudgetsHandler(DashboardHandler):
 
     async def _list_budgets(self, viewer: Viewer) -> list[BudgetRow]:
         """Return the budgets that the viewer may see: those of the project, or its own alone."""
-        project_id = self.parameters.get("project") if viewer.project is None else viewer.project.id
+        if viewer.project is None:
+            wanted = self.parameters.get("project")
+            project_id = None if wanted is None else find_project_id(viewer.project_names, wanted)
+        else:
+            project_id = viewer.project.id
         caller = None if viewer.caller is None or viewer.caller.admin else viewer.caller
         return await self.services.budgets.read_rows(self.snapshot.budget_limits, project_id, caller)
 

@@ -90,11 +90,12 @@ class Viewer:
 
         Raises:
             BadRequest: a parameter is unknown or malformed.
+            NotFound: the operator's parameter `project` names no project.
             NotAllowed: a parameter names another caller.
         """
         arguments = {name: [value] for name, value in parameters.items()}
         if self.caller is None or self.project is None:
-            return read_operator_request(arguments, "")
+            return read_operator_request(arguments, "", self.project_names)
         return read_usage_request(arguments, "", self.caller, self.project)
 
     def select(self, parameters: Mapping[str, str]) -> UsageFilter:
@@ -102,6 +103,7 @@ class Viewer:
 
         Raises:
             BadRequest: a parameter is unknown, malformed, or selects no whole records.
+            NotFound: the operator's parameter `project` names no project.
             NotAllowed: a parameter names another caller.
         """
         for name in ("type", "annotations"):

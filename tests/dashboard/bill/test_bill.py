@@ -11,6 +11,8 @@ from tornado_proxy.dashboard.amounts import show_amount, show_change, show_exact
 from tornado_proxy.dashboard.bill.bill import Bill, list_values, make_bill
 from tornado_proxy.dashboard.bill.bill_request import read_bill_request
 from tornado_proxy.dashboard.viewer import Viewer
+from tornado_proxy.domain.errors import NotFound
+from tornado_proxy.domain.identity import Project
 from tornado_proxy.ledger.reports.ranked_usage import list_group_rows
 from tornado_proxy.ledger.reports.ranking import rank_usage
 from tornado_proxy.ledger.reports.usage import GroupRow, UsageResult
@@ -30,6 +32,16 @@ def make(current: UsageResult, previous: UsageResult, **parameters: str) -> Bill
     request = read_bill_request({"group": "model", **parameters}, Viewer(), NOW)
     usage = rank_usage(list_group_rows(current), list_group_rows(previous), request.ranked_query)
     return make_bill(usage, request)
+
+
+def test_operator_filters_by_the_id_or_name_of_a_project() -> None:
+    viewer = Viewer(choices=(Project("p", "first"), Project("q", "second")))
+
+    for wanted in ("q", "second"):
+        request = read_bill_request({"project": wanted}, viewer, NOW)
+        assert (request.query.which.project_id, request.filters) == ("q", {"project": wanted})
+    with pytest.raises(NotFound, match="no project has the id or name 'third'"):
+        read_bill_request({"project": "third"}, viewer, NOW)
 
 
 CURRENT = make_result(make_row("a", "5"), make_row("b", "3"), make_row("c", "2"), make_row(None, "0.000000000001"))

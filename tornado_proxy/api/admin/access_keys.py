@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from tornado_proxy.api.access_keys import read_creation, read_import, read_rotation, show_key, show_keys, show_secret
 from tornado_proxy.api.admin.base_handler import ACTOR, AdminHandler
+from tornado_proxy.api.project_parameter import find_recorded_project_id
 from tornado_proxy.domain.state import AccessKey
 from tornado_proxy.state import access_keys
 
@@ -38,10 +39,12 @@ class AccessKeysHandler(_AccessKeyHandler):
     parameters: ClassVar = {"GET": ("project",), "POST": ("dry_run",)}
 
     async def get(self) -> None:
-        """Respond with the keys, oldest first; with `project` those of one project."""
-        project = self.read_parameter("project")
+        """Respond with the keys, oldest first; with `project` those of one project, which may have been removed."""
+        wanted = self.read_parameter("project")
+        names = self.services.snapshots.current.project_names
+        project_id = None if wanted is None else find_recorded_project_id(names, wanted)
         keys = await self.admin.state.read(access_keys.list_keys)
-        self.respond(show_keys(key for key in keys if project in (None, key.project_id)))
+        self.respond(show_keys(key for key in keys if project_id in (None, key.project_id)))
 
     async def post(self) -> None:
         """Create a key and respond with its secret, which is shown once."""

@@ -8,8 +8,8 @@ from typing import ClassVar
 
 from tornado_proxy.api.admin.base_handler import ACTOR, AdminHandler
 from tornado_proxy.api.budgets import SELECTORS, BudgetUpdate, Request, read_lift, read_setting
+from tornado_proxy.api.project_parameter import find_project_id
 from tornado_proxy.domain.budgets.budget_limits import BudgetLimits
-from tornado_proxy.domain.errors import NotFound
 from tornado_proxy.reports.budgets import BudgetRow, show_row, show_rows
 from tornado_proxy.state import budgets
 
@@ -21,22 +21,23 @@ class BudgetsHandler(AdminHandler):
 
     async def get(self) -> None:
         """Respond with the budgets of the current periods; with `project` those of one project."""
-        project_id = self.read_parameter("project")
-        if project_id is not None and project_id not in self.services.snapshots.current.projects:
-            raise NotFound("there is no such project; GET /v1/projects lists them")
+        wanted = self.read_parameter("project")
+        names = self.services.snapshots.current.project_names
+        project_id = None if wanted is None else find_project_id(names, wanted)
         rows = await self._list_rows(project_id)
         self.respond(await asyncio.to_thread(show_rows, rows))  # there can be thousands
 
     async def put(self) -> None:
         """Set the limit of a budget, or restore that of the configuration."""
-        await self._update(
-            read_setting(self.request.body, await self._read_limits(), Request(ACTOR, datetime.now(UTC)))
-        )
+        await self._update(read_setting(self.request.body, await self._read_limits(), self._make_request()))
 
     async def delete(self) -> None:
         """Lift a budget until a time."""
         parameters = {name: value for name in (*SELECTORS, "until") if (value := self.read_parameter(name)) is not None}
-        await self._update(read_lift(parameters, await self._read_limits(), Request(ACTOR, datetime.now(UTC))))
+        await self._update(read_lift(parameters, await self._read_limits(), self._make_request()))
+
+    def _make_request(self) -> Request:
+        return Request(ACTOR, datetime.now(UTC), self.services.snapshots.current.project_names)
 
     async def _read_limits(self) -> BudgetLimits:
         """Return the limits of all budgets, also of those that tokens state."""

@@ -22,7 +22,8 @@ class AdminUsageHandler(AdminHandler):
     async def get(self) -> None:
         """Respond with one page of usage."""
         arguments = decode_arguments(self.request.query_arguments)
-        request = read_operator_request(arguments, self.request.headers.get("Accept", ""))
+        names = self.services.snapshots.current.project_names
+        request = read_operator_request(arguments, self.request.headers.get("Accept", ""), names)
         result = await self.services.ledger.usage(replace(request.query, asker=ACTOR))
         page = await asyncio.to_thread(make_page, result, request)
         target = find_next_target(self.request.path, self.request.query_arguments, page.next_cursor)

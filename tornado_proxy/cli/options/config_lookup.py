@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import sys
 from collections.abc import Iterator, Mapping
 from decimal import Decimal, InvalidOperation
@@ -24,13 +23,11 @@ from tornado_proxy.config.validation import check
 from tornado_proxy.domain.config.document import Document, list_children, read_section
 from tornado_proxy.domain.config.ledger_address import LedgerAddress
 from tornado_proxy.domain.errors import ConfigError, LedgerUnavailable
+from tornado_proxy.domain.project_lookup import is_project_id, match_projects
 from tornado_proxy.local.folders import LEDGER_FILE, find_state_folder
 from tornado_proxy.pricing.book.price_book import PriceBook
 
 _DEFAULT_CONFIG = Path("conf/proxy.yaml")
-
-#: As for `id` in schemas/projects.schema.json.
-_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 CONFIG = click.option(
     "--config",
@@ -104,7 +101,7 @@ def find_project_ids(config: Path) -> frozenset[str]:
     Raises:
         ConfigError: a file cannot be read.
     """
-    return frozenset(project_id for project_id, _ in _list_project_names(config))
+    return frozenset(_read_project_names(config))
 
 
 def find_project_id(config: Path, wanted: str) -> str:
@@ -114,13 +111,10 @@ def find_project_id(config: Path, wanted: str) -> str:
         ConfigError: a file cannot be read.
         click.ClickException: several projects have the name.
     """
-    projects = _list_project_names(config)
-    ids = [project_id for project_id, name in projects if name == wanted]
-    if not ids or any(project_id == wanted for project_id, _ in projects):
-        return wanted
+    ids = match_projects(_read_project_names(config), wanted)
     if len(ids) > 1:
         raise click.ClickException(f"several projects have the name {wanted!r}; use the id of one: {', '.join(ids)}")
-    return ids[0]
+    return ids[0] if ids else wanted
 
 
 def find_recorded_project_id(config: Path, url: str | None, wanted: str | None) -> str | None:
@@ -140,15 +134,15 @@ def find_recorded_project_id(config: Path, url: str | None, wanted: str | None) 
     if wanted is None or url is not None or _is_missing_default(config):
         return wanted
     project_id = find_project_id(config, wanted)
-    if project_id not in find_project_ids(config) and not _ID.fullmatch(project_id):
+    if project_id not in find_project_ids(config) and not is_project_id(project_id):
         raise click.ClickException(
             f"no project has the id or name {wanted!r}; `tornado-proxy project list` shows all ids"
         )
     return project_id
 
 
-def _list_project_names(config: Path) -> list[tuple[str, str]]:
-    """Return the id and the name of each project of a configuration."""
+def _read_project_names(config: Path) -> dict[str, str]:
+    """Return the names of the projects of a configuration by id."""
     content = dict(list_children(read_document(config).content))
     listed = content.get("projects")
     if isinstance(listed, str):
@@ -157,7 +151,7 @@ def _list_project_names(config: Path) -> list[tuple[str, str]]:
     else:
         sections = _list_projects(content)
     members = [dict(list_children(section)) for section in sections]
-    return [(str(member.get("id")), str(member.get("name"))) for member in members]
+    return {str(member.get("id")): str(member.get("name")) for member in members}
 
 
 def _list_projects(content: object) -> list[object]:

@@ -16,6 +16,7 @@ from tornado_proxy.cli.options.config_option import config_option
 from tornado_proxy.cli.options.format_option import format_option
 from tornado_proxy.cli.tables import print_table, printable_text
 from tornado_proxy.config.loading import read_project_documents
+from tornado_proxy.domain.project_lookup import match_projects
 
 #: A project as its file has it.
 _Section = dict[str, Any]
@@ -62,9 +63,9 @@ def show_project(wanted: str, config: Path, output_format: str) -> None:
       tornado-proxy project show "Acme research"
     """
     with exit_on_errors():
-        found = [
-            (place, section) for place, section in _read_sections(config) if wanted in (section["id"], section["name"])
-        ]
+        sections = _read_sections(config)
+        ids = match_projects({section["id"]: section["name"] for _, section in sections}, wanted)
+        found = [(place, section) for place, section in sections if section["id"] in ids]
     if len(found) != 1:
         problem = "several projects have" if found else "no project has"
         raise click.ClickException(f"{problem} the id or name {wanted!r}; `tornado-proxy project list` shows all ids")
