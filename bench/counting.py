@@ -100,9 +100,8 @@ def _register(kind: CounterKind) -> _Task:
 
 def _list_budgets(store: BudgetStore, now: datetime) -> int:
     store.folding.limits = _LIMITS
-    figures = BudgetFigures(
-        store.list_limited_counters(_LIMITS, now), store.list_reservations(), store.list_stated(now)
-    )
+    counters = store.list_limited_counters(_LIMITS, now)
+    figures = BudgetFigures(counters, store.sum_reservations(counters), store.list_stated(now))
     return len(json.dumps(show_rows(list_rows(_LIMITS, figures, now))))
 
 

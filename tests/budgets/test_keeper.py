@@ -18,7 +18,6 @@ from tests.budgets.keepers import PLAN, WAIT_S, figures, open_keeper, wait_for_f
 from tornado_proxy.budgets import deciding, schedule
 from tornado_proxy.budgets.keeper import BudgetKeeper, BudgetLedger, BudgetListeners
 from tornado_proxy.budgets.limits.rates import STREAM_ENDED
-from tornado_proxy.budgets.store import BudgetStore
 from tornado_proxy.domain.budgets.budget import Budget
 from tornado_proxy.domain.budgets.budget_limits import BudgetLimits
 from tornado_proxy.domain.budgets.rate_limits import RateClaim, RateUnit
@@ -111,7 +110,7 @@ def test_request_of_a_process_that_died_before_it_was_sent_is_freed(budgets: Bud
         async with open_keeper(budgets) as keeper:
 
             async def is_free() -> bool:
-                return not await keeper.read(BudgetStore.list_reservations)
+                return not await keeper.read(lambda store: list(store.iterate_reservations()))
 
             await wait_until(is_free)
 

@@ -80,7 +80,7 @@ def test_record_replaces_its_reservation(budgets: BudgetsUnderTest) -> None:
     budgets.store.folding.fold()
 
     assert budgets.figures() == {"": usd("0.25", "0")}
-    assert budgets.store.list_reservations() == []
+    assert list(budgets.store.iterate_reservations()) == []
 
 
 def test_record_is_counted_once_by_all_processes(budgets: BudgetsUnderTest) -> None:
@@ -110,7 +110,7 @@ def test_request_that_was_not_sent_frees_its_reservation(budgets: BudgetsUnderTe
     budgets.store.release(["a", "unknown"])
 
     assert budgets.figures() == {"": usd("0", "0")}
-    assert budgets.store.list_reservations() == []
+    assert list(budgets.store.iterate_reservations()) == []
 
 
 def test_free_record_frees_all(budgets: BudgetsUnderTest) -> None:
@@ -129,7 +129,7 @@ def test_unsettled_record_holds_its_reservation(budgets: BudgetsUnderTest) -> No
     budgets.store.folding.fold()
 
     assert budgets.figures() == {"": usd("0", "0.7")}
-    (held,) = budgets.store.list_reservations()
+    (held,) = budgets.store.iterate_reservations()
     assert (held.request_id, held.state, held.total) == ("a", "held", Decimal("0.7"))
 
 
@@ -154,7 +154,7 @@ def test_pending_record_holds_its_reservation_until_it_is_settled(budgets: Budge
     budgets.store.folding.fold_settlements()
 
     assert budgets.figures() == {"": usd("0.3", "0")}
-    assert budgets.store.list_reservations() == []
+    assert list(budgets.store.iterate_reservations()) == []
 
 
 def test_settlement_without_a_reservation_is_counted(budgets: BudgetsUnderTest) -> None:
@@ -378,7 +378,7 @@ def test_lost_request_of_a_dead_process_stays_reserved(budgets: BudgetsUnderTest
 
     budgets.store.folding.free_orphans(dead_id)
 
-    states = {entry.request_id: entry.state for entry in budgets.store.list_reservations()}
+    states = {entry.request_id: entry.state for entry in budgets.store.iterate_reservations()}
     assert states == {"lost": "held", "alive": "open"}
     assert budgets.figures() == {"": usd("0", "0.4")}
 
@@ -399,11 +399,11 @@ def test_ended_periods_are_forgotten_with_what_they_hold(budgets: BudgetsUnderTe
     budgets.store.folding.fold()
 
     budgets.store.folding.forget_ended(NOW)
-    assert len(budgets.store.list_reservations()) == 1
+    assert len(list(budgets.store.iterate_reservations())) == 1
 
     budgets.store.folding.forget_ended(NOW + timedelta(days=3))
 
-    assert budgets.store.list_reservations() == []
+    assert list(budgets.store.iterate_reservations()) == []
     assert budgets.store.list_counters() == []
 
 
@@ -592,11 +592,11 @@ def test_counters_of_ended_periods_are_deleted_some_at_a_time(
 
     left = []
     while budgets.store.folding.forget_ended(later):
-        left.append((len(budgets.figures(day)), len(budgets.store.list_reservations())))
+        left.append((len(budgets.figures(day)), len(list(budgets.store.iterate_reservations()))))
 
     assert left == [(3, 3), (1, 1)]
     assert budgets.figures(day) == {}
-    assert budgets.store.list_reservations() == []
+    assert list(budgets.store.iterate_reservations()) == []
     assert budgets.figures(total) == {f"participant {name}": usd("0.1", "0") for name in names}
 
 

@@ -8,7 +8,7 @@ from decimal import Decimal
 import pytest
 
 from tornado_proxy.budgets.counting.counters import make_key
-from tornado_proxy.budgets.store import OpenReservation
+from tornado_proxy.budgets.open_reservations import OpenReservation, sum_by_counter
 from tornado_proxy.domain.budgets.budget import Budget, BudgetChange, TokenBudget
 from tornado_proxy.domain.budgets.budget_limits import BudgetLimits
 from tornado_proxy.domain.budgets.counter import TOKEN_TOTAL, CounterKind, CounterState, Interval, Period, Scope
@@ -79,7 +79,8 @@ def test_held_amounts_are_not_among_the_reserved_ones() -> None:
     ]
     counter = CounterState(MONTH, "p", "", NOVEMBER, Decimal(3), Decimal("0.875"))
 
-    (row,) = list_rows(BudgetLimits({"p": (Budget(MONTH, Decimal(5)),)}), BudgetFigures([counter], reservations), NOW)
+    figures = BudgetFigures([counter], sum_by_counter(reservations, [counter]))
+    (row,) = list_rows(BudgetLimits({"p": (Budget(MONTH, Decimal(5)),)}), figures, NOW)
 
     shown = show_row(row)
     assert (shown["settled"], shown["reserved"], shown["held"]) == ("3", "0.5", "0.375")

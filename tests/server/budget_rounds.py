@@ -141,7 +141,7 @@ class Rounds:
             for record in read_usage(self.url):
                 amounts = expected.setdefault(f"participant {record['participant']}", [Decimal(0), Decimal(0)])
                 amounts[0] += Decimal(record["total"])
-            held = store.list_reservations()
+            held = list(store.iterate_reservations())
             for entry in held:
                 assert entry.state == "held"
                 for key in entry.counters:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -127,6 +127,27 @@ def test_command_shows_what_was_spent_and_explains_reservations(proxy: ProxyProc
         text = CliRunner().invoke(main, command, color=True)  # as on a terminal
     assert "participant eve" in text.output
     assert "\x1b" not in text.output
+
+
+def test_explain_lists_the_oldest_reservations_and_sums_the_others(proxy: ProxyProcess) -> None:
+    now = datetime.now(UTC)
+    budgeted = BudgetedSpender(Spender(PROJECT, "ada"), (Budget(CounterKind(Scope.PROJECT, Period.MONTH), Decimal(1)),))
+    bound = CostBound(Decimal("0.001"), Decimal("0.001"))
+    command = ["budget", "explain", "first", "--config", str(proxy.ledger.with_name("proxy.yaml"))]
+    with open_budgets(proxy) as store:
+        store.register()
+        store.reserve([Reservation(f"req_{at}", budgeted, bound, now - timedelta(seconds=at)) for at in range(102)])
+
+        month, day = run_budget(proxy, "explain", "first")
+        text = CliRunner().invoke(main, command).output
+        shown = request_admin(proxy, "GET", "?project=first").json()["budgets"]
+
+    assert [entry["request_id"] for entry in month["reservations"]] == [f"req_{at}" for at in range(101, 1, -1)]
+    assert month["other_reservations"] == {"count": 2, "usd": "0.002"}
+    assert (day["reservations"], day["other_reservations"]) == ([], {"count": 0, "usd": "0"})
+    assert text.count("other reservation") == 1
+    assert "  2 other reservations  0.002 USD" in text.splitlines()
+    assert [(row["reserved"], row["held"]) for row in shown] == [("0.102", "0"), ("0", "0")]
 
 
 def test_admin_port_shows_sets_and_lifts_budgets(proxy: ProxyProcess) -> None:

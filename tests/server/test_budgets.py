@@ -312,7 +312,9 @@ def test_counters_equal_the_ledger_after_a_process_is_killed(provider: ReplayPro
 
 def is_any_open(store: BudgetStore) -> bool:
     """Return True if a reservation is open."""
-    return any(entry.state == "open" for entry in store.list_reservations()) or any(store.leasing.read_idle().values())
+    return any(entry.state == "open" for entry in list(store.iterate_reservations())) or any(
+        store.leasing.read_idle().values()
+    )
 
 
 @pytest.fixture(scope="module")

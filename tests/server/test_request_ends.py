@@ -115,7 +115,7 @@ def test_every_end_of_a_request_leaves_nothing_reserved_and_spends_what_its_reco
         records = lasting.read_records(count=len(OUTCOMES))
         with open_budgets_at(address) as store:
             wait_until(lambda: not is_any_open(store), "no open reservation")
-            assert store.list_reservations() == []
+            assert list(store.iterate_reservations()) == []
             figures = {
                 (state.project_id, state.subject): (state.settled, state.reserved) for state in store.list_counters()
             }

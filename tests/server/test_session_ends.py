@@ -60,7 +60,7 @@ def test_every_end_of_a_session_and_of_deferred_work_leaves_nothing_reserved(tmp
             asyncio.run(end_process(proxy, "session crashed", signal.SIGKILL))
         wait_until(lambda: read_outcomes(lasting) == OUTCOMES, "all records")
         with open_budgets_at(ledger) as store:
-            wait_until(lambda: not store.list_reservations(), "no reservation")
+            wait_until(lambda: not list(store.iterate_reservations()), "no reservation")
             wait_until(lambda: not any(store.leasing.read_idle().values()), "no slice")
             spent = sum_totals(lasting.read_records())
             figures = {

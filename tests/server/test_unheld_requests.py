@@ -16,7 +16,8 @@ from tests.harness import TIMEOUT_S, ProxyProcess, mint, running_proxy, wait_unt
 from tests.replay_provider import ProviderResponse, ReplayProvider
 from tests.server.test_budgets import CHAT, COST, OFTEN, RESPONSE, each_participant, open_budgets_at, post
 from tests.server.test_compressed_responses import compressed_response
-from tornado_proxy.budgets.store import BudgetStore, OpenReservation
+from tornado_proxy.budgets.open_reservations import OpenReservation
+from tornado_proxy.budgets.store import BudgetStore
 from tornado_proxy.domain.config.ledger_address import LedgerAddress, PostgresAddress
 
 #: A server that counts records a minute later: it can hold nothing before it is killed.
@@ -60,7 +61,7 @@ def begin_background(proxy: ProxyProcess, name: str) -> httpx.Response:
 
 
 def find_held(store: BudgetStore, request_id: str) -> list[OpenReservation]:
-    return [one for one in store.list_reservations() if one.request_id == request_id and one.state != "open"]
+    return [one for one in store.iterate_reservations() if one.request_id == request_id and one.state != "open"]
 
 
 @pytest.mark.parametrize("database", ["sqlite", "postgresql"])

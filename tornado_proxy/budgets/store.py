@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from decimal import Decimal
@@ -28,7 +28,6 @@ from tornado_proxy.budgets.counting.counters import (
     CounterChanges,
     CounterKey,
     Counters,
-    decode_keys,
     encode_keys,
     lock_counter,
     make_state,
@@ -46,10 +45,16 @@ from tornado_proxy.budgets.leases.leasing import Leasing
 from tornado_proxy.budgets.leases.slices import Slices, key_budgets
 from tornado_proxy.budgets.limits.rate_leasing import RateLeasing
 from tornado_proxy.budgets.limits.rates import NOTHING_USED, LockedBuckets, RateEnd, Rates
+from tornado_proxy.budgets.open_reservations import (
+    OpenReservation,
+    ReservationsByCounter,
+    iterate_reservations,
+    sum_by_counter,
+)
 from tornado_proxy.budgets.schema import create_tables
 from tornado_proxy.domain.budgets.budget import Budget, TokenBudget
 from tornado_proxy.domain.budgets.budget_limits import BudgetLimits
-from tornado_proxy.domain.budgets.counter import Amount, CounterPlan, CounterState
+from tornado_proxy.domain.budgets.counter import CounterPlan, CounterState
 from tornado_proxy.domain.budgets.refusal import BudgetRefusal, Refusal
 from tornado_proxy.domain.budgets.reservation import Reservation
 from tornado_proxy.domain.budgets.spender import Spender
@@ -78,26 +83,6 @@ _INSERT = Insert(
 _SELECT = "SELECT total, subtotal, counters FROM budget_reservations WHERE request_id = ? AND state IN ('open', 'held')"
 _DELETE = "DELETE FROM budget_reservations WHERE request_id = ?"
 _SELECT_ANY = "SELECT 1 FROM budget_reservations WHERE writer = ? AND state = 'open' LIMIT 1"
-_SELECT_OPEN = (
-    "SELECT request_id, state, started_at, total, subtotal, counters FROM budget_reservations UNION ALL "
-    "SELECT request_id, 'open', started_at, total, subtotal, counters FROM leased_requests ORDER BY started_at"
-)
-
-
-@dataclass(frozen=True, slots=True)
-class OpenReservation:
-    """A reservation that is not freed yet: its state (open, held, pending), and the most USD that it can cost."""
-
-    request_id: str
-    state: str
-    started_at: datetime
-    total: Decimal
-    subtotal: Decimal
-    counters: tuple[CounterKey, ...]
-
-    def amount(self, amount: Amount) -> Decimal:
-        """Return the amount that a counter reserves."""
-        return amount.choose(self.total, self.subtotal)
 
 
 @dataclass(frozen=True, slots=True)
@@ -322,19 +307,13 @@ class BudgetStore:
         """Return the budgets that tokens state which have not expired, and have sent a request."""
         return token_budgets.list_valid(self._budgets, now)
 
-    def list_reservations(self) -> list[OpenReservation]:
-        """Return the reservations that are not freed yet, oldest first."""
-        return [
-            OpenReservation(
-                str(request_id),
-                str(state),
-                datetime.fromisoformat(str(started_at)),
-                Decimal(str(total)),
-                Decimal(str(subtotal)),
-                decode_keys(str(counters)),
-            )
-            for request_id, state, started_at, total, subtotal, counters in self._budgets.fetch_rows(_SELECT_OPEN)
-        ]
+    def iterate_reservations(self) -> Iterator[OpenReservation]:
+        """Yield the reservations that are not freed yet, oldest first; use nothing else of the store before the end."""
+        return iterate_reservations(self._budgets)
+
+    def sum_reservations(self, counters: Iterable[CounterState], *, list_oldest: bool = False) -> ReservationsByCounter:
+        """Return the reservations of counters: their sums, and with `list_oldest` the oldest ones of each."""
+        return sum_by_counter(self.iterate_reservations(), counters, list_oldest=list_oldest)
 
 
 def _subtract_idle(counters: Counters, idle: Mapping[CounterKey, Decimal]) -> list[CounterState]:

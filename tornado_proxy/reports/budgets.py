@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
 
 from tornado_proxy.budgets.counting.counters import key_of_state
+from tornado_proxy.budgets.open_reservations import CounterReservations, ReservationsByCounter
 from tornado_proxy.budgets.periods import find_interval
-from tornado_proxy.budgets.store import OpenReservation
 from tornado_proxy.domain.budgets.budget import BudgetChange, TokenBudget
 from tornado_proxy.domain.budgets.budget_limits import BudgetLimits
 from tornado_proxy.domain.budgets.counter import TOKEN_TOTAL, CounterKind, CounterState, Scope
@@ -18,10 +18,10 @@ from tornado_proxy.domain.budgets.counter import TOKEN_TOTAL, CounterKind, Count
 
 @dataclass(frozen=True, slots=True)
 class BudgetFigures:
-    """The counters of a ledger, the reservations that are not freed, and the budgets that valid tokens state."""
+    """The counters of a ledger, their reservations that are not freed, and the budgets that valid tokens state."""
 
     counters: Sequence[CounterState] = ()
-    reservations: Sequence[OpenReservation] = ()
+    reservations: ReservationsByCounter = field(default_factory=dict)
     stated: Sequence[TokenBudget] = ()
 
 
@@ -37,7 +37,7 @@ class BudgetRow:
         stated: The budget that a token states; None for a budget of the configuration alone.
         reserved: The most that requests under way can cost.
         held: The most that requests can cost whose cost is not known, or comes later.
-        reservations: The reservations of the counter, oldest first.
+        reservations: The reservations of the counter.
     """
 
     state: CounterState
@@ -48,7 +48,7 @@ class BudgetRow:
     stated: TokenBudget | None
     reserved: Decimal
     held: Decimal
-    reservations: tuple[OpenReservation, ...]
+    reservations: CounterReservations
 
     @property
     def end(self) -> datetime | None:
@@ -67,9 +67,8 @@ def list_rows(
     counters: defaultdict[tuple[str, CounterKind], list[CounterState]] = defaultdict(list)
     for state in figures.counters:
         counters[state.project_id, state.kind].append(state)
-    reservations = _group_by_counter(figures.reservations)
     return [
-        _make_row(limits, state, reservations, now)
+        _make_row(limits, state, figures.reservations, now)
         for project, budgets in limits.budgets.items()
         if project_id in (None, project)
         for kind in dict.fromkeys((*(budget.kind for budget in budgets), TOKEN_TOTAL))
@@ -91,25 +90,15 @@ def _list_states(
             yield current.get(subject) or CounterState(kind, project_id, subject, interval, Decimal(0), Decimal(0))
 
 
-_Reservations = Mapping[tuple[str, str, str, str], Sequence[OpenReservation]]
-
-
-def _group_by_counter(reservations: Iterable[OpenReservation]) -> _Reservations:
-    grouped: defaultdict[tuple[str, str, str, str], list[OpenReservation]] = defaultdict(list)
-    for reservation in reservations:
-        for key in reservation.counters:
-            grouped[key.values].append(reservation)
-    return grouped
-
-
-def _make_row(limits: BudgetLimits, state: CounterState, reservations: _Reservations, now: datetime) -> BudgetRow:
+def _make_row(
+    limits: BudgetLimits, state: CounterState, reservations: ReservationsByCounter, now: datetime
+) -> BudgetRow:
     project_id, kind, subject = state.project_id, state.kind, state.subject
     stated = limits.find_stated(project_id, kind, subject)
     is_strict = any(budget.strict for budget in limits.budgets[project_id] if budget.kind == kind)
     configured = limits.find_configured(project_id, kind, subject)
     assert configured is not None, "only counters with a limit are listed"
-    own = tuple(reservations.get(key_of_state(state).values, ()))
-    held = sum((entry.amount(kind.amount) for entry in own if entry.state != "open"), Decimal(0))
+    own = reservations.get(key_of_state(state).values, CounterReservations())
     return BudgetRow(
         state,
         limits.find_limit(project_id, kind, subject, now),
@@ -117,8 +106,8 @@ def _make_row(limits: BudgetLimits, state: CounterState, reservations: _Reservat
         is_strict and (stated is None or not stated.is_narrowed),
         limits.find_change(project_id, kind, subject, now),
         stated,
-        state.reserved - held,
-        held,
+        state.reserved - own.held,
+        own.held,
         own,
     )
 
@@ -164,7 +153,7 @@ def show_rows(rows: Iterable[BudgetRow]) -> dict[str, object]:
 
 
 def show_reservations(row: BudgetRow, now: datetime) -> list[dict[str, object]]:
-    """Return the JSON documents of the reservations of a budget, with their ages in seconds."""
+    """Return the JSON documents of the oldest reservations of a budget, with their ages in seconds."""
     return [
         {
             "request_id": entry.request_id,
@@ -173,8 +162,13 @@ def show_reservations(row: BudgetRow, now: datetime) -> list[dict[str, object]]:
             "started_at": _show_time(entry.started_at),
             "age_s": max(0, round((now - entry.started_at).total_seconds())),
         }
-        for entry in row.reservations
+        for entry in row.reservations.oldest
     ]
+
+
+def show_other_reservations(row: BudgetRow) -> dict[str, object]:
+    """Return the JSON document of the reservations that show_reservations() does not list: their number and sum."""
+    return {"count": row.reservations.others, "usd": _show_usd(row.reservations.others_usd)}
 
 
 def _show_subject(kind: CounterKind, subject: str) -> dict[str, object]:

@@ -75,7 +75,7 @@ def test_records_after_a_restored_backup_are_counted(budgets: BudgetsUnderTest, 
     budgets.store.folding.fold()
 
     assert budgets.figures() == {"": usd("0.15", "0")}
-    assert budgets.store.list_reservations() == []
+    assert list(budgets.store.iterate_reservations()) == []
 
 
 def test_ledger_that_is_restored_under_a_running_process_is_counted(

@@ -94,13 +94,13 @@ def test_request_reserves_from_a_slice_and_is_shown_as_reserved(
     store.sync_leases()
 
     assert budgets.figures() == {"": usd("0", "0.5")}
-    (shown,) = store.list_reservations()
+    (shown,) = store.iterate_reservations()
     assert (shown.request_id, shown.state, shown.total) == ("a", "open", Decimal("0.5"))
     budgets.write(record("a", "0.2"))
     store.folding.fold()
     store.sync_leases()
     assert budgets.figures() == {"": usd("0.2", "0")}
-    assert store.list_reservations() == []
+    assert list(store.iterate_reservations()) == []
 
 
 def test_request_that_another_process_counts_leaves_the_slice(
@@ -261,7 +261,7 @@ def test_request_of_unknown_cost_is_held_at_its_bound(
         budgets.write(settlement("a", "0.3"))
         budgets.store.folding.fold_settlements()
         assert budgets.figures() == {"": usd("0.3", "0")}
-        assert store.list_reservations() == []
+        assert list(store.iterate_reservations()) == []
 
 
 def test_pending_request_that_is_settled_before_its_process_knows_holds_nothing(
@@ -307,7 +307,7 @@ def test_slices_of_a_dead_process_are_freed_and_its_lost_requests_held(
 
     assert budgets.figures() == {"": usd("0.2", "0.5" if hold else "0")}
     assert raw_reserved(living) == Decimal("0.5" if hold else 0)
-    assert [(one.request_id, one.state) for one in living.list_reservations()] == [("lost", "held")] * hold
+    assert [(one.request_id, one.state) for one in living.iterate_reservations()] == [("lost", "held")] * hold
 
 
 def test_process_of_this_machine_is_dead_when_its_lock_file_is_free(
@@ -378,14 +378,14 @@ def test_process_that_was_thought_dead_reserves_its_requests_once(
     leave_intent(store, "a")
     budgets.kill(store)
     budgets.store.free_dead()
-    assert [(one.request_id, one.state) for one in budgets.store.list_reservations()] == [("a", "held")]
+    assert [(one.request_id, one.state) for one in budgets.store.iterate_reservations()] == [("a", "held")]
 
     returned = budgets.open("leasing", slices=slices)
     slices.forget()
     returned.sync_leases()
 
     assert budgets.figures() == {"": usd("0", "0.5")}
-    assert [one.state for one in returned.list_reservations()] == ["open"]
+    assert [one.state for one in returned.iterate_reservations()] == ["open"]
     budgets.write(record("a", "0.2"))
     returned.folding.fold()
     returned.give_back()
@@ -452,14 +452,14 @@ def test_request_that_was_shown_before_a_fault_is_not_shown_when_it_has_ended(
 ) -> None:
     store, slices = take_request(process)
     store.sync_leases()
-    assert [one.request_id for one in store.list_reservations()] == ["a"]
+    assert [one.request_id for one in store.iterate_reservations()] == ["a"]
     budgets.write(record("a", "0.2"))
 
     returned = reopen(budgets, store, slices)
     returned.folding.fold()
     returned.sync_leases()
 
-    assert returned.list_reservations() == []
+    assert list(returned.iterate_reservations()) == []
 
 
 def fail(*_: object) -> NoReturn:

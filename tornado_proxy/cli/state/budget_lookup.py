@@ -63,8 +63,13 @@ class BudgetAccess:
         with self.state.reading() as db:
             return BudgetLimits(self.configured.budgets, budget_table.read_all(db))
 
-    def read_figures(self, now: datetime) -> BudgetFigures:
-        """Return the counters, with all records that the ledger has."""
+    def read_figures(
+        self, now: datetime, project_id: str | None = None, *, list_reservations: bool = False
+    ) -> BudgetFigures:
+        """Return the counters of all projects, or of one, with all records that the ledger has.
+
+        With `list_reservations` they have their oldest reservations, else the sums alone.
+        """
         # Without a configured budget, a token can have stated one.
         if not (self.configured.plan.kinds or has_budgets(self.address)):
             return BudgetFigures()
@@ -73,8 +78,10 @@ class BudgetAccess:
             store.follow(self.configured.plan, now)
             store.folding.fold()
             store.folding.fold_settlements()
-            counters = store.list_limited_counters(self.read_limits(), now)
-            return BudgetFigures(counters, store.list_reservations(), store.list_stated(now))
+            listed = store.list_limited_counters(self.read_limits(), now)
+            counters = [counter for counter in listed if project_id in (None, counter.project_id)]
+            reservations = store.sum_reservations(counters, list_oldest=list_reservations)
+            return BudgetFigures(counters, reservations, store.list_stated(now))
         finally:
             store.close()
 

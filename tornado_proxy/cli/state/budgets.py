@@ -42,6 +42,7 @@ from tornado_proxy.reports.budgets import (
     describe_subject,
     find_origin,
     list_rows,
+    show_other_reservations,
     show_reservations,
     show_row,
     show_rows,
@@ -137,15 +138,24 @@ def show(config: Path, project_id: str, output_format: str) -> None:
 @_CONFIG
 @format_option("text", "json")
 def explain(config: Path, project_id: str, output_format: str) -> None:
-    """Explain the budgets of PROJECT: limit, settled, and each reservation with its request id, state and age.
+    """Explain the budgets of PROJECT: limit, settled, and the oldest reservations with request id, state and age.
+
+    Of each budget the oldest 100 are listed, and 10,000 of all budgets together; the others are summed.
 
     \b
     Example:
       tornado-proxy budget explain 0c9f8a5e-9a1e-4f6b-8c43-1d2a7f6f0a10 --format json
     """
-    rows, at = read_rows(config, project_id), now()
+    rows, at = read_rows(config, project_id, list_reservations=True), now()
     if output_format == "json":
-        documents = [{**show_row(row), "reservations": show_reservations(row, at)} for row in rows]
+        documents = [
+            {
+                **show_row(row),
+                "reservations": show_reservations(row, at),
+                "other_reservations": show_other_reservations(row),
+            }
+            for row in rows
+        ]
         click.echo(json.dumps({"budgets": documents}, indent=2))
         return
     for row in rows:
@@ -190,15 +200,19 @@ def lift(config: Path, until: str, output_format: str, **options: Any) -> None:
     _print_rows(_change(config, options, until, lambda change: change, restore=False), output_format)
 
 
-def read_rows(config: Path, project_id: str | None) -> list[BudgetRow]:
-    """Return the budgets of all projects of a configuration, or of one, by its id or name."""
+def read_rows(config: Path, project_id: str | None, *, list_reservations: bool = False) -> list[BudgetRow]:
+    """Return the budgets of all projects of a configuration, or of one, by its id or name.
+
+    With `list_reservations` they have their oldest reservations, else the sums alone.
+    """
     with exit_on_errors():
         project_id = None if project_id is None else find_project_id(config, project_id)
     with open_budgets(config) as budgets:
         at = now()
         if project_id is not None and project_id not in budgets.configured.budgets:
             raise click.ClickException(f"there is no project {project_id!r}; `tornado-proxy project list` shows them")
-        return list_rows(budgets.read_limits(), budgets.read_figures(at), at, project_id)
+        figures = budgets.read_figures(at, project_id, list_reservations=list_reservations)
+        return list_rows(budgets.read_limits(), figures, at, project_id)
 
 
 def _change(
@@ -305,3 +319,7 @@ def _explain_row(row: BudgetRow, at: datetime) -> None:
         click.echo(f"  {name:<9} {_show(amount)}")
     for entry in show_reservations(row, at):
         click.echo(f"  {entry['request_id']}  {entry['state']}  {entry['usd']} USD  {entry['age_s']} s old")
+    others = row.reservations.others
+    if others:
+        noun = "other reservation" if others == 1 else "other reservations"
+        click.echo(f"  {others} {noun}  {_show(row.reservations.others_usd)} USD")

@@ -16,7 +16,8 @@ from tornado_proxy.reports.budgets import BudgetFigures, BudgetRow, list_rows
 def read_rows(store: BudgetStore, limits: BudgetLimits, project_id: str | None) -> list[BudgetRow]:
     """Return the budgets of all projects, or of one."""
     now = datetime.now(UTC)
-    figures = BudgetFigures(store.list_limited_counters(limits, now), store.list_reservations(), store.list_stated(now))
+    counters = store.list_limited_counters(limits, now)
+    figures = BudgetFigures(counters, store.sum_reservations(counters), store.list_stated(now))
     return list_rows(limits, figures, now, project_id)
 
 
@@ -24,7 +25,7 @@ def read_own_rows(store: BudgetStore, limits: BudgetLimits, caller: Caller) -> l
     """Return the budgets that concern a caller alone, without a look at the counters of others."""
     now = datetime.now(UTC)
     counters = store.list_counters_of(make_spender(caller))
-    figures = BudgetFigures(counters, store.list_reservations(), store.list_stated(now))
+    figures = BudgetFigures(counters, store.sum_reservations(counters), store.list_stated(now))
     return [row for row in list_rows(limits, figures, now, caller.project_id) if _is_own(row, caller)]
 
 
