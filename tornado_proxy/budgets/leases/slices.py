@@ -184,7 +184,7 @@ class Slices:
     _valid_until: float = float("-inf")
     _claims: dict[BudgetedSpender, _SpenderClaims] = field(default_factory=dict)
     #: The requests that their slices were not told of.
-    _asking: deque[tuple[tuple[_Claim, ...], CostBound]] = field(default_factory=lambda: deque(maxlen=_MAX_ASKING))
+    _asking: deque[LeasedRequest] = field(default_factory=lambda: deque(maxlen=_MAX_ASKING))
 
     def take(self, reservation: Reservation) -> bool:
         """Reserve from slices; return False if one has too little: then the database decides."""
@@ -204,14 +204,13 @@ class Slices:
             found = self._claims.get(budgeted)
             if found is None or not found.begin <= at < found.end:
                 found = self._make_claims(budgeted, at)
-            claims, is_taken = found.claims, now < self._valid_until
-            self._asking.append((claims, bound))
-            for claim in claims:
+            request, is_taken = LeasedRequest(found.claims, bound, at), now < self._valid_until
+            self._asking.append(request)
+            for claim in found.claims:
                 one = claim.slice
                 one.idle -= total if claim.is_total else subtotal
                 if one.idle < _ZERO or claim.limit < one.limit:
                     is_taken = False
-            request = LeasedRequest(claims, bound, at)
             if is_taken:
                 self.requests[request_id] = request
             else:
@@ -233,8 +232,8 @@ class Slices:
     def _note_asks(self, now: float) -> None:
         """Tell the slices of the requests that have asked; the lock is held."""
         bounds: defaultdict[tuple[_Claim, ...], list[CostBound]] = defaultdict(list)
-        for claims, bound in self._asking:
-            bounds[claims].append(bound)
+        for request in self._asking:
+            bounds[request.claims].append(request.bound)
         self._asking.clear()
         for claims, asked in bounds.items():
             total, subtotal = max(bound.total for bound in asked), max(bound.subtotal for bound in asked)

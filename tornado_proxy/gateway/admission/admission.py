@@ -210,7 +210,7 @@ class Admission:
         bound = None
         if context.is_limited:
             reserved = self._budgets.reserve(context, access.tariff, facts, start)
-            bound = reserved if reserved is None or isinstance(reserved, CostBound) else await reserved
+            bound = reserved if isinstance(reserved, CostBound) or reserved is None else await reserved
         try:
             intent = request_intent(context, access, facts, start, bound)
             await self._recorder.begin(intent)
