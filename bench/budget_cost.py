@@ -4,8 +4,9 @@
 
 Callers of one server take turns of a quarter of a second: callers without budgets, of a project with one budget, with
 two, and with limits.  Two processes of the same configuration differ by up to 4 %, and a machine by more from minute to
-minute, so that only neighbouring turns of one process are compared: each with the turn without budgets of its round.
-It exits with 1 if one budget takes a twentieth of the CPU time of a request, or more.
+minute, so only neighbouring turns of one process are compared: each with the turn without budgets of its round.
+
+Such a server counts the records of all callers, so this is not in the differences: some 3 us for a request.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
-import sys
+import random
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -28,9 +29,6 @@ from bench.requests import CHAT_COMPLETION
 from tests.harness import KEY_ID, PROJECT, mint
 
 NONE, BUDGET, BUDGETS, LIMITS = "none", "budget", "budgets", "limits"
-
-#: The most that one budget may take, as a part of the CPU time of a request without one.
-_TARGET = 0.05
 
 #: Connections of each kind of caller.
 _CONNECTIONS = 32
@@ -123,6 +121,7 @@ def _read_length(head: bytes) -> int:
 
 async def measure(contestant: Contestant, kinds: Sequence[str], seconds: float, window_s: float) -> list[list[Turn]]:
     """Return the turns of each round, in the order of `kinds`."""
+    order = random.Random(0)
     connections = [await _connect(contestant, kind) for kind in kinds]
     try:
         for group in connections:
@@ -131,9 +130,8 @@ async def measure(contestant: Contestant, kinds: Sequence[str], seconds: float, 
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             turns: dict[int, Turn] = {}
-            # Each kind is the first as often as the others.
-            for place in range(len(kinds)):
-                number = (place + len(rounds)) % len(kinds)
+            # In any order: what a turn leaves to be done is done in the next one.
+            for number in order.sample(range(len(kinds)), len(kinds)):
                 turns[number] = await _take_turn(contestant, connections[number], window_s)
             rounds.append([turns[number] for number in range(len(kinds))])
         return rounds
@@ -240,8 +238,8 @@ def run(folder: Path, kinds: Sequence[str], seconds: float, window_s: float) -> 
         return asyncio.run(measure(contestant, kinds, seconds, window_s))
 
 
-def main() -> int:
-    """Measure, print the table, and return the exit status."""
+def main() -> None:
+    """Measure and print the table."""
     parser = argparse.ArgumentParser(prog="python -m bench.budget_cost", description=__doc__.partition("\n")[0])
     parser.add_argument("--seconds", type=float, default=300, help="length of the measurement (default: 300)")
     parser.add_argument("--window", type=float, default=0.25, help="seconds of a turn (default: 0.25)")
@@ -251,12 +249,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         rounds = run(Path(folder), kinds, options.seconds, options.window)
     print(make_table(kinds, rounds))
-    if BUDGET not in kinds:
-        return 0
-    number = kinds.index(BUDGET)
-    cost = find_cost([turns[number].all_us for turns in rounds], [turns[0].all_us for turns in rounds])
-    return 0 if cost.ratio < 1 + _TARGET else 1
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

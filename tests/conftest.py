@@ -36,6 +36,13 @@ def pytest_collection_finish() -> None:
     gc.enable()
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """Collect the garbage of each file at its end: what was left open warns then, and fails no test of another file."""
+    if nextitem is None or nextitem.path != item.path:
+        gc.collect()
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _shared_authorities() -> Iterator[None]:
     """Read the certificates of public authorities once.  Each HTTP client of a test would take 20 ms of CPU time."""

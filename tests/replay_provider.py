@@ -19,13 +19,17 @@ _CHUNK_INTERVAL_S = 0.002
 
 @dataclass(frozen=True)
 class ProviderResponse:
-    """A response; each of `chunks` is one write.  With `cut` the connection closes before the last chunk's end mark."""
+    """A response; each of `chunks` is one write.  With `cut` the connection closes before the last chunk's end mark.
+
+    `answers` is the method and target of the only request that gets it, None for any; others get a 404.
+    """
 
     status: int = 200
     headers: tuple[tuple[str, str], ...] = (("Content-Type", "application/json"),)
     chunks: tuple[bytes, ...] = (b"{}",)
     cut: bool = False
     reason: str = "Whatever"
+    answers: tuple[str, str] | None = None
 
     @property
     def body(self) -> bytes:
@@ -51,27 +55,18 @@ _NOT_FOUND = ProviderResponse(404)
 
 @dataclass
 class ReplayProvider:
-    """The provider's state: the response it sends next, and the requests it received.
-
-    `answered` is the method and target of the only request that gets the response, None for any.
-    """
+    """The provider's state: the response it sends next, and the requests it received."""
 
     url: str = ""
     response: ProviderResponse = field(default_factory=ProviderResponse)
     requests: list[ReceivedRequest] = field(default_factory=list)
-    answered: tuple[str, str] | None = None
-
-    def replay(self, name: str) -> None:
-        """Answer the request of a recorded exchange, and no poll for the usage of an earlier one."""
-        request = load_exchange(name)["request"]
-        self.response, self.answered = recorded_response(name), (request["method"], request["path"])
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Serve one request of a connection, then close it."""
         with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
             request = await _read_request(reader)
             self.requests.append(request)
-            is_answered = self.answered is None or self.answered == (request.method, request.target)
+            is_answered = self.response.answers in (None, (request.method, request.target))
             await _write_response(writer, self.response if is_answered else _NOT_FOUND)
         writer.close()
 
@@ -116,12 +111,13 @@ def load_expected(name: str) -> dict[str, Any]:
 
 
 def recorded_response(name: str, *, chunk_bytes: int = 700) -> ProviderResponse:
-    """Return the recorded response, its body cut into chunks."""
-    response = load_exchange(name)["response"]
+    """Return the recorded response, its body cut into chunks; it answers no poll for the usage of another request."""
+    exchange = load_exchange(name)
+    request, response = exchange["request"], exchange["response"]
     body = response["body_text"].encode()
     headers = tuple((key, value) for key, value in response["headers"].items() if key != "transfer-encoding")
     chunks = tuple(body[start : start + chunk_bytes] for start in range(0, len(body), chunk_bytes))
-    return ProviderResponse(response["status"], headers, chunks)
+    return ProviderResponse(response["status"], headers, chunks, answers=(request["method"], request["path"]))
 
 
 async def _read_request(reader: asyncio.StreamReader) -> ReceivedRequest:

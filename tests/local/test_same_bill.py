@@ -21,6 +21,7 @@ from tests.replay_provider import (
     ProviderResponse,
     ReplayProvider,
     load_exchange,
+    recorded_response,
     running_replay_provider,
 )
 from tests.server.test_recorded import NAMES, VECTOR_STORE
@@ -71,7 +72,7 @@ def test_recorded_exchange_passes_unchanged_and_costs_the_same(
     body = request.get("body")
     if isinstance(body, dict):
         body.pop("previous_response_id", None)  # no project owns it, so the proxy would reject it
-    provider.replay(name)
+    provider.response = recorded_response(name)
     target = f"/{exchange['provider']}{request['path']}"
     sent = None if body is None else json.dumps(body).encode()
     headers = {"Content-Type": "application/json"}

@@ -11,7 +11,7 @@ import httpx2 as httpx
 import pytest
 
 from tests.harness import KEY_ID, PROJECT, ProxyProcess, mint, running_proxy
-from tests.replay_provider import ReplayProvider, load_exchange, load_expected
+from tests.replay_provider import ReplayProvider, load_exchange, load_expected, recorded_response
 
 #: name -> cost in USD, computed by hand from the provider's price page.  `expected/` holds the figures of independent
 #: libraries, with the reasons for differences.
@@ -70,7 +70,7 @@ def test_recorded_exchange_is_relayed_unchanged_and_costs_what_the_price_page_sa
     body = request.get("body")
     if isinstance(body, dict):
         body.pop("previous_response_id", None)  # no project owns it, so the proxy would reject it
-    provider.replay(name)
+    provider.response = recorded_response(name)
     sent = None if body is None else json.dumps(body).encode()
 
     response = httpx.request(

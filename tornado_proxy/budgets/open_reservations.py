@@ -91,11 +91,11 @@ def sum_by_counter(
         for key in reservation.counters:
             if key.values not in sums:
                 continue
-            kind, own = sums[key.values]
-            usd = reservation.amount(kind)
+            amount, own = sums[key.values]
+            usd = reservation.amount(amount)
             if reservation.state != "open":
                 own.held += usd
-            if list_oldest and not own.others and len(own.oldest) < MAX_LISTED_OF_COUNTER and listed < MAX_LISTED:
+            if list_oldest and len(own.oldest) < MAX_LISTED_OF_COUNTER and listed < MAX_LISTED:
                 own.oldest.append(reservation)
                 listed += 1
             else:

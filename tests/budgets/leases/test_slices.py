@@ -38,7 +38,7 @@ from tornado_proxy.budgets.leases import slices as slices_module
 from tornado_proxy.budgets.leases.slices import Slices
 from tornado_proxy.budgets.store import BudgetStore
 from tornado_proxy.domain.budgets.budget import Budget
-from tornado_proxy.domain.budgets.counter import CounterPlan
+from tornado_proxy.domain.budgets.counter import Amount, CounterKind, CounterPlan, Period, Scope
 from tornado_proxy.domain.budgets.refusal import BudgetRefusal, Refusal
 from tornado_proxy.domain.budgets.reservation import BudgetedSpender, Reservation
 from tornado_proxy.domain.budgets.spender import Spender
@@ -161,6 +161,47 @@ def test_slice_grows_with_its_requests(budgets: BudgetsUnderTest) -> None:
     store.sync_leases()
 
     assert raw_reserved(store) == 50 + 200  # 100 bounds are used, and four times as many are idle
+
+
+def test_slices_learn_of_all_requests_of_a_spender_and_of_the_largest(budgets: BudgetsUnderTest) -> None:
+    both = tuple(
+        Budget(CounterKind(Scope.PROJECT, period, amount=amount), Decimal(1_000_000))
+        for period, amount in ((Period.MONTH, Amount.TOTAL), (Period.DAY, Amount.SUBTOTAL))
+    )
+    budgeted = reservation("", "0", *both).budgeted
+    slices = Slices()
+    store = budgets.open("leasing", slices=slices)
+
+    def take(number: int) -> bool:
+        usd = Decimal(number % 10 + 1)
+        return slices.take(Reservation(f"{number}", budgeted, CostBound(usd * 2, usd, 0), NOW))
+
+    assert [take(number) for number in (109, 119)] == [False, False]
+    assert [leased.idle for leased in slices.slices.values()] == [0, 0]  # what was tried is put back
+    store.sync_leases()
+    taken = [take(number) for number in range(100)]
+    store.sync_leases()
+
+    assert all(taken)
+    total, subtotal = slices.slices.values()
+    assert (total.need, total.bound, total.used) == (100, 20, 1100)
+    assert (subtotal.need, subtotal.bound, subtotal.used) == (100, 10, 550)
+
+
+def test_request_that_finds_one_slice_short_takes_from_none(budgets: BudgetsUnderTest) -> None:
+    large = Budget(CounterKind(Scope.PROJECT, Period.DAY, amount=Amount.SUBTOTAL), Decimal(1_000_000))
+    budgeted = reservation("", "0", LARGE, large).budgeted
+    slices = Slices()
+    store = budgets.open("leasing", slices=slices)
+    for number in range(2):
+        slices.take(Reservation(f"{number}", budgeted, CostBound(Decimal("0.5"), Decimal("0.4"), 0), NOW))
+    store.sync_leases()
+    before = {key: leased.idle for key, leased in slices.slices.items()}
+    assert all(before.values())
+
+    assert not slices.take(Reservation("large", budgeted, CostBound(Decimal(20), Decimal(15), 0), NOW))
+
+    assert {key: leased.idle for key, leased in slices.slices.items()} == before
 
 
 def test_requests_after_a_pause_find_the_slice_of_a_counter_with_much_left(budgets: BudgetsUnderTest) -> None:

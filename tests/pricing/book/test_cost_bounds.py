@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import random
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -402,31 +403,57 @@ def test_bound_depends_on_the_request_alone_and_not_on_those_before_it(name: str
         assert bound_one(shared, *request) == alone[request]
 
 
-@pytest.mark.parametrize("size", [0, 100, 127_999, 128_000, 128_001, 10**7])
-def test_bound_of_several_models_is_the_sum_of_theirs(size: int) -> None:
-    tariff = Tariff(BOOK, "openai", Decimal("0.05"))
-    spends = [
-        Spend(name, frozenset(meters))
-        for name, meters in (
-            ("gpt-4o-mini", {Meter.INPUT, Meter.OUTPUT}),
-            ("gpt-5.5", {Meter.INPUT, Meter.OUTPUT, Meter.WEB_SEARCHES}),
-            ("text-embedding-3-small", {Meter.INPUT}),
-        )
-    ]
+#: Models whose prices change at a length and at different dates, one of one price, and one without output.
+_SEVERAL = ["gpt-5.6-sol", "gpt-5.6-luna", "gpt-4o-mini", "text-embedding-3-small"]
 
-    def bound(*spends: Spend) -> CostBound:
-        work = WorkLimits(text_only=True, tool_calls=2, output_tokens=10)
-        facts = RequestFacts(spends[0].model, spends, body_bytes=size, work=work)
-        found = BOUNDS.bound(tariff, "/v1/responses", facts, NOW)
+
+@pytest.mark.parametrize("region", [None, "eu"])
+def test_bound_of_several_models_is_the_sum_of_theirs_whatever_was_asked_before(region: str | None) -> None:
+    prices = {name: BOOK.resolve("openai", name) for name in _SEVERAL}
+    lengths, dates = {0}, {NOW}
+    for price in prices.values():
+        assert price is not None
+        assert price.token_limits is not None
+        ends = {*price.limits, price.token_limits.context_tokens}
+        lengths |= {max(0, end - added + shift) for end in ends for added in (0, HIDDEN_TOKENS) for shift in (-1, 0, 1)}
+        dates |= {date + timedelta(seconds=shift) for date in price.dates for shift in (-1, 0)}
+    by_length = [(at, size) for size in sorted(lengths) for at in sorted(dates)]
+    shuffled = random.Random(0).sample(by_length, len(by_length))
+    tariff = Tariff(BOOK, "openai", Decimal("0.05"), region)
+    caps = WorkCaps(tool_calls=10, session_s=3900)
+    text = frozenset({Meter.INPUT, Meter.OUTPUT})
+    spends = [Spend(name, text - {Meter.OUTPUT} if "embedding" in name else text) for name in _SEVERAL]
+
+    def bound(bounds: CostBounds, at: datetime, size: int, *spends: Spend) -> CostBound:
+        work = WorkLimits(text_only=True, tool_calls=0, output_tokens=10)
+        found = bounds.bound(
+            tariff, "/v1/responses", RequestFacts(spends[0].model, spends, body_bytes=size, work=work), at
+        )
         assert found is not None
         return found
 
-    together, each = bound(*spends), [bound(spend) for spend in spends]
+    shared = CostBounds(BOOK, caps)
+    shared.bound(Tariff(BOOK, "openai", Decimal(0)), "/v1/responses", RequestFacts(spends=tuple(spends)), NOW)
+    rounding = Decimal("1e-9") * (len(spends) - 1)  # added once to each bound
+    for at, size in (*by_length, *reversed(by_length), *shuffled):
+        together = bound(shared, at, size, *spends)
+        each = [bound(CostBounds(BOOK, caps), at, size, spend) for spend in spends]
+        assert together.tokens == sum(found.tokens for found in each)
+        assert together.subtotal == sum(found.subtotal for found in each) - rounding
+        assert together.total == together.subtotal * Decimal("1.05")
 
-    assert together.tokens == sum(one.tokens for one in each)
-    rounding = Decimal("1e-9") * (len(each) - 1)  # added once to each bound
-    assert together.subtotal == sum(one.subtotal for one in each) - rounding
-    assert together.total == together.subtotal * Decimal("1.05")
+
+def test_bound_of_a_region_does_not_depend_on_requests_to_another() -> None:
+    spend = Spend("gpt-5.5", frozenset({Meter.INPUT, Meter.OUTPUT}))
+    facts = RequestFacts("gpt-5.5", (spend,), body_bytes=100, work=WorkLimits(text_only=True))
+    tariffs = [Tariff(BOOK, "openai", Decimal(0), region) for region in (None, "eu", None)]
+    caps = WorkCaps(tool_calls=10, session_s=3900)
+    shared = CostBounds(BOOK, caps)
+
+    found = [shared.bound(tariff, "/v1/responses", facts, NOW) for tariff in tariffs]
+
+    assert found == [CostBounds(BOOK, caps).bound(tariff, "/v1/responses", facts, NOW) for tariff in tariffs]
+    assert found[0] != found[1]
 
 
 @pytest.mark.parametrize(("kind", "provider_runs_it"), [("shell", True), ("mcp", True), ("custom", False)])

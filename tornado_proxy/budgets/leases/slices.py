@@ -184,7 +184,7 @@ class Slices:
     _valid_until: float = float("-inf")
     _claims: dict[BudgetedSpender, _SpenderClaims] = field(default_factory=dict)
     #: The requests that their slices were not told of.
-    _asking: deque[LeasedRequest] = field(default_factory=lambda: deque(maxlen=_MAX_ASKING))
+    _asking: deque[LeasedRequest] = field(default_factory=lambda: _make_asking())
 
     def take(self, reservation: Reservation) -> bool:
         """Reserve from slices; return False if one has too little: then the database decides."""
@@ -207,9 +207,9 @@ class Slices:
             request, is_taken = LeasedRequest(found.claims, bound, at), now < self._valid_until
             self._asking.append(request)
             for claim in found.claims:
-                one = claim.slice
-                one.idle -= total if claim.is_total else subtotal
-                if one.idle < _ZERO or claim.limit < one.limit:
+                used = claim.slice
+                used.idle -= total if claim.is_total else subtotal
+                if used.idle < _ZERO or claim.limit < used.limit:
                     is_taken = False
             if is_taken:
                 self.requests[request_id] = request
@@ -225,20 +225,14 @@ class Slices:
         short = [claim for claim in request.claims if claim.slice.idle < _ZERO or claim.limit < claim.slice.limit]
         for claim in request.claims:
             claim.slice.idle += request.bound.total if claim.is_total else request.bound.subtotal
-        self._note_asks(now)
+        _note_asks(_group_asks(self._drain_asking()), now)
         if any(claim.slice.is_leasable(claim.limit, now) for claim in short):
             self.is_short = True
 
-    def _note_asks(self, now: float) -> None:
-        """Tell the slices of the requests that have asked; the lock is held."""
-        bounds: defaultdict[tuple[_Claim, ...], list[CostBound]] = defaultdict(list)
-        for request in self._asking:
-            bounds[request.claims].append(request.bound)
-        self._asking.clear()
-        for claims, asked in bounds.items():
-            total, subtotal = max(bound.total for bound in asked), max(bound.subtotal for bound in asked)
-            for claim in claims:
-                claim.slice.note(len(asked), total if claim.is_total else subtotal, claim.limit, now)
+    def _drain_asking(self) -> deque[LeasedRequest]:
+        """Return the requests that their slices were not told of; the lock is held."""
+        asking, self._asking = self._asking, _make_asking()
+        return asking
 
     def release(self, request_id: str) -> bool:
         """Free the reservation of a request that is not sent; return False if it has none here."""
@@ -268,7 +262,10 @@ class Slices:
     def list_due(self, now: float) -> list[CounterKey]:
         """Return the counters whose slices are to be leased, trimmed or written, in the order of locks."""
         with self.lock:
-            self._note_asks(now)
+            asking = self._drain_asking()
+        asks = _group_asks(asking)  # without the lock: they can be thousands
+        with self.lock:
+            _note_asks(asks, now)
             self.is_near = any([one.is_near for one in self.slices.values()])
             due = []
             for key, one in list(self.slices.items()):
@@ -358,6 +355,26 @@ class Slices:
         made = _SpenderClaims(begin, begin + timedelta(hours=1), tuple(claims.values()))
         self._claims[budgeted] = made
         return made
+
+
+def _make_asking() -> deque[LeasedRequest]:
+    return deque(maxlen=_MAX_ASKING)
+
+
+def _group_asks(asking: Iterable[LeasedRequest]) -> Mapping[tuple[_Claim, ...], list[CostBound]]:
+    """Return the bounds of requests by their claims: most share these with others."""
+    bounds: defaultdict[tuple[_Claim, ...], list[CostBound]] = defaultdict(list)
+    for request in asking:
+        bounds[request.claims].append(request.bound)
+    return bounds
+
+
+def _note_asks(asks: Mapping[tuple[_Claim, ...], list[CostBound]], now: float) -> None:
+    """Tell the slices of the requests that have asked; the lock is held."""
+    for claims, bounds in asks.items():
+        total, subtotal = max(bound.total for bound in bounds), max(bound.subtotal for bound in bounds)
+        for claim in claims:
+            claim.slice.note(len(bounds), total if claim.is_total else subtotal, claim.limit, now)
 
 
 def _sum_by_slice(requests: Iterable[LeasedRequest]) -> Mapping[Slice, Decimal]:

@@ -21,7 +21,7 @@ from tornado_proxy.state.dashboard_sessions import end_all_sessions, make_link
 
 @click.command(short_help="Print a one-time link to the web dashboard.")
 @config_option("The configuration that names the ledger and the ports.")
-@click.option("--project", "project_id", metavar="ID", help="Show this project alone, on the client port.")
+@click.option("--project", "project_id", metavar="PROJECT", help="Show this project alone, on the client port.")
 @click.option("--participant", metavar="NAME", help="Show the usage of this participant of --project alone.")
 @click.option("--user", metavar="SUBJECT", help="Show the usage of this OAuth user of --project alone.")
 @click.option("--issuer", metavar="URL", help="The issuer of --user.")

@@ -136,7 +136,7 @@ class BudgetGate:
         """
         spending, endpoint = find_spending(context, start.attribution.agent_session), context.endpoint
         if spending.is_plain and endpoint.charged:
-            # Nearly all requests with a budget end here.
+            # Nearly all requests with a budget end here.  Before the counters are open no slice has anything.
             at = start.started_at
             bound = context.snapshot.cost_bounds.bound(tariff, endpoint.priced_as or endpoint.path, facts, at)
             if bound is not None:

@@ -29,8 +29,8 @@ _BEGINNING, _END = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo
 class PriceInterval(NamedTuple):
     """The numbers of the intervals of length and of time in which the prices of a model are constant."""
 
-    length: int
-    date: int
+    length_index: int
+    date_index: int
 
     @classmethod
     def find(cls, price: ModelPrice, prompt_tokens: int, at: datetime) -> PriceInterval:
@@ -41,17 +41,17 @@ class PriceInterval(NamedTuple):
         """Return the first time of the interval, and that of the next one."""
         dates = price.dates
         return (
-            dates[self.date - 1] if self.date else _BEGINNING,
-            dates[self.date] if self.date < len(dates) else _END,
+            dates[self.date_index - 1] if self.date_index else _BEGINNING,
+            dates[self.date_index] if self.date_index < len(dates) else _END,
         )
 
     def find_bytes(self, price: ModelPrice, tokens: TokenCaps) -> tuple[int, int]:
-        """Return the least and the most bytes of bodies whose prompt is in the interval."""
+        """Return the least and the most bytes of bodies whose prompt is in the interval; the least can be below 0."""
         limits, added = price.limits, tokens.added_to_prompt
-        is_last = self.length == len(limits) or tokens.prompt_tokens <= limits[self.length]
+        is_last = self.length_index == len(limits) or tokens.prompt_tokens <= limits[self.length_index]
         return (
-            limits[self.length - 1] - added + 1 if self.length else 0,
-            sys.maxsize if is_last else limits[self.length] - added,
+            limits[self.length_index - 1] - added + 1 if self.length_index else 0,
+            sys.maxsize if is_last else limits[self.length_index] - added,
         )
 
 
@@ -62,8 +62,8 @@ class BoundLine(msgspec.Struct, frozen=True):
         usd_per_byte, usd: The most USD for tokens: bytes x usd_per_byte + usd.
         tokens_per_byte, tokens: The most tokens: bytes x tokens_per_byte + tokens.
         others: The prices of the meters that do not count tokens.
-        since, until: It holds for requests that begin from `since` up to `until`, aware UTC,
-        min_bytes, max_bytes: and whose body has from `min_bytes` to `max_bytes` bytes.
+        since, until: It holds for requests that begin from `since` on and before `until`, aware UTC.
+        min_bytes, max_bytes: It holds for bodies of at least `min_bytes` and at most `max_bytes`.
     """
 
     usd_per_byte: Decimal

@@ -1,4 +1,7 @@
-"""Bounds the cost of requests with the prices of one configuration.  upper_bound.py has the arithmetic."""
+"""Bounds the cost of requests with the prices of one configuration.
+
+upper_bound.py has the arithmetic, bound_line.py its result for all lengths of a body.
+"""
 
 from __future__ import annotations
 
@@ -74,7 +77,7 @@ class CostBounds:
     def _find_line(
         self, tariff: Tariff, spends: tuple[Spend, ...], work: WorkLimits, body_bytes: int, at: datetime
     ) -> BoundLine | None:
-        """Return the line of requests like this one; None if a model has no limits, or there is none."""
+        """Return the line of requests like this one; None if a model has no limits, or the request names none."""
         lines: list[BoundLine] = []
         for spend in spends:
             price = self._prices.resolve(tariff.provider, spend.model)
