@@ -96,7 +96,8 @@ def _make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--contestants",
         type=_split_names,
-        help="tornado-proxy,tornado-proxy-otlp,nginx,aiohttp,meshagent,litellm",
+        help="tornado-proxy,tornado-proxy-budget,tornado-proxy-budgets,tornado-proxy-limits,tornado-proxy-otlp,nginx,"
+        "aiohttp,meshagent,litellm",
     )
     parser.add_argument("--litellm", action="store_true", help="measure LiteLLM's proxy too; installed when missing")
     parser.add_argument(

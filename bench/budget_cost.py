@@ -6,7 +6,8 @@ Callers of one server take turns of a quarter of a second: callers without budge
 two, and with limits.  Two processes of the same configuration differ by up to 4 %, and a machine by more from minute to
 minute, so only neighbouring turns of one process are compared: each with the turn without budgets of its round.
 
-Such a server counts the records of all callers, so this is not in the differences: some 3 us for a request.
+Such a server counts the records of all callers in a thread, whose work is not in the differences; `json-budget`, a part
+of `python -m bench`, compares servers with and without budgets.
 """
 
 from __future__ import annotations
@@ -23,7 +24,16 @@ from itertools import chain
 from pathlib import Path
 from statistics import fmean, median, stdev
 
-from bench.contestants import OURS, Contestant, Workspace, running_provider, serving
+from bench.contestants import (
+    HIGH_LIMITS,
+    OF_EACH_CALLER,
+    OF_PROJECT,
+    OURS,
+    Contestant,
+    Workspace,
+    running_provider,
+    serving,
+)
 from bench.machine import Layout, on_cores, raise_file_limit, read_thread_cpu_ns
 from bench.requests import CHAT_COMPLETION
 from tests.harness import KEY_ID, PROJECT, mint
@@ -39,15 +49,11 @@ _WARM_UP_S = 2.0
 #: The part of the ratios that is left out at both ends: turns in which the machine did something else.
 _TRIMMED = 0.1
 
-# So large that they refuse nothing.
-_OF_PROJECT = {"period": "month", "usd": "1000000"}
-_OF_EACH_CALLER = {"period": "day", "usd": "1000000", "per": "participant"}
-_LIMITS = {"requests_per_minute": 10_000_000, "tokens_per_minute": 1_000_000_000_000, "streams": 1_000_000}
 _MEMBERS: Mapping[str, Mapping[str, object]] = {
     NONE: {},
-    BUDGET: {"budgets": [_OF_PROJECT]},
-    BUDGETS: {"budgets": [_OF_PROJECT, _OF_EACH_CALLER]},
-    LIMITS: {"limits": {**_LIMITS, "per_participant": {"requests_per_minute": 10_000_000}}},
+    BUDGET: {"budgets": [OF_PROJECT]},
+    BUDGETS: {"budgets": [OF_PROJECT, OF_EACH_CALLER]},
+    LIMITS: {"limits": HIGH_LIMITS},
 }
 
 

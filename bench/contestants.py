@@ -17,6 +17,11 @@ from bench.requests import CLAUDE
 from tests import harness
 
 OURS = "tornado-proxy"
+#: The same with a budget, whose cost is the difference of the two in one run; and with two budgets.
+WITH_BUDGET = "tornado-proxy-budget"
+WITH_BUDGETS = "tornado-proxy-budgets"
+#: The same with limits of requests, tokens and streams.
+WITH_LIMITS = "tornado-proxy-limits"
 #: The same with telemetry, whose process runs on the relay's core too.
 WITH_TELEMETRY = "tornado-proxy-otlp"
 DIRECT = "direct"
@@ -28,6 +33,19 @@ SERVER_SECRETS = {
     "TEST_SIGNING_SECRET": harness.SIGNING_SECRET,
     "TEST_OTHER_SIGNING_SECRET": harness.OTHER_SIGNING_SECRET,
     "TEST_ADMIN_TOKEN": harness.ADMIN_TOKEN,
+}
+
+
+#: Budgets so large that they refuse nothing.
+OF_PROJECT = {"period": "month", "usd": "1000000"}
+OF_EACH_CALLER = {"period": "day", "usd": "1000000", "per": "participant"}
+
+#: Limits so high, likewise.
+HIGH_LIMITS = {
+    "requests_per_minute": 10_000_000,
+    "tokens_per_minute": 1_000_000_000_000,
+    "streams": 1_000_000,
+    "per_participant": {"requests_per_minute": 10_000_000},
 }
 
 
@@ -133,6 +151,21 @@ def _ours(workspace: Workspace, provider_port: int) -> contextlib.AbstractContex
     return serving(OURS, workspace, provider_port)
 
 
+def _with_budget(workspace: Workspace, provider_port: int) -> contextlib.AbstractContextManager[Contestant]:
+    budgets = {"default_project": {"budgets": [OF_PROJECT]}}
+    return serving(WITH_BUDGET, workspace, provider_port, budgets=budgets)
+
+
+def _with_budgets(workspace: Workspace, provider_port: int) -> contextlib.AbstractContextManager[Contestant]:
+    budgets = {"default_project": {"budgets": [OF_PROJECT, OF_EACH_CALLER]}}
+    return serving(WITH_BUDGETS, workspace, provider_port, budgets=budgets)
+
+
+def _with_limits(workspace: Workspace, provider_port: int) -> contextlib.AbstractContextManager[Contestant]:
+    budgets = {"default_project": {"limits": HIGH_LIMITS}}
+    return serving(WITH_LIMITS, workspace, provider_port, budgets=budgets)
+
+
 @contextlib.contextmanager
 def _with_telemetry(workspace: Workspace, provider_port: int) -> Iterator[Contestant]:
     log = workspace.folder / "receiver.log"
@@ -210,6 +243,9 @@ def _listening(
 _STARTERS: dict[str, _Starter] = {
     DIRECT: _direct,
     OURS: _ours,
+    WITH_BUDGET: _with_budget,
+    WITH_BUDGETS: _with_budgets,
+    WITH_LIMITS: _with_limits,
     WITH_TELEMETRY: _with_telemetry,
     "nginx": _nginx,
     "aiohttp": _aiohttp,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from dataclasses import dataclass
 
-from bench.contestants import DIRECT, OURS
+from bench.contestants import DIRECT, OURS, WITH_BUDGET
 from bench.report import format_number
 from bench.runner import PartResult
 
@@ -18,6 +18,7 @@ class Target:
         goal: the bound.
         stretch: a harder bound.
         against: the contestant whose figure is the unit; None for an absolute bound.
+        of: the contestant that has the target.
         higher_is_better: True for a lower bound, False for an upper one.
     """
 
@@ -27,6 +28,7 @@ class Target:
     stretch: float | None = None
     against: str | None = None
     higher_is_better: bool = False
+    of: str = OURS
 
     @property
     def text(self) -> str:
@@ -37,7 +39,7 @@ class Target:
 
     def find_value(self, results: dict[str, PartResult]) -> float | None:
         """Return the median of all rounds, or the ratio of medians; None if it was not measured."""
-        measured = self.find_median(results, OURS)
+        measured = self.find_median(results, self.of)
         if measured is None or self.against is None:
             return measured
         base = self.find_median(results, self.against)
@@ -62,6 +64,7 @@ class Target:
 TARGETS = (
     Target("json-32", "cpu_us", 1.5, 1.0, against="aiohttp"),
     Target("json-32", "requests_per_s", 30, 45, against="litellm", higher_is_better=True),
+    Target("json-budget", "cpu_us", 1.05, against=OURS, of=WITH_BUDGET),
     Target("messages-32", "requests_per_s", 1, against="litellm", higher_is_better=True),
     # Milliseconds that the relay adds; a direct request is subtracted.
     Target("sse-first", "added_p50_ms", 1.3, 1.0, against="aiohttp"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
-from bench.contestants import OURS, WITH_TELEMETRY, Contestant, Workspace
+from bench.contestants import OURS, WITH_BUDGET, WITH_BUDGETS, WITH_LIMITS, WITH_TELEMETRY, Contestant, Workspace
 
 Figures = Mapping[str, float]
 
@@ -47,7 +47,17 @@ class Part:
     name: str
     title: str
     measure: Callable[[Round], Awaitable[Figures]]
-    contestants: tuple[str, ...] = (OURS, WITH_TELEMETRY, "nginx", "aiohttp", "meshagent", "litellm")
+    contestants: tuple[str, ...] = (
+        OURS,
+        WITH_BUDGET,
+        WITH_BUDGETS,
+        WITH_LIMITS,
+        WITH_TELEMETRY,
+        "nginx",
+        "aiohttp",
+        "meshagent",
+        "litellm",
+    )
     provider_processes: int = 2
     fresh: bool = False
     rounds: int | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from bench.contestants import OURS, WITH_BUDGET, WITH_BUDGETS, WITH_LIMITS
 from bench.parts.base import Figures, Part, Round
 from bench.requests import CHAT_COMPLETION, MESSAGE, JsonRequest
 from bench.wrk import Wrk
@@ -12,6 +13,8 @@ from bench.wrk import Wrk
 CONNECTIONS = (1, 32, 256)
 
 _MESSAGE_CONNECTIONS = 32
+
+_BUDGET_CONNECTIONS = 32
 
 _BODY_BYTES = 100
 
@@ -23,6 +26,12 @@ def make_part(connections: int) -> Part:
         return await load(round_, CHAT_COMPLETION, connections, _BODY_BYTES)
 
     return Part(f"json-{connections}", f"JSON, {connections} connections", measure, needs="wrk")
+
+
+async def measure_budgets(round_: Round) -> Figures:
+    """Measure small requests after a second of them, in which a new process fills its caches."""
+    await load(replace(round_, seconds=1), CHAT_COMPLETION, _BUDGET_CONNECTIONS, _BODY_BYTES)
+    return await load(round_, CHAT_COMPLETION, _BUDGET_CONNECTIONS, _BODY_BYTES)
 
 
 async def measure_messages(round_: Round) -> Figures:
@@ -59,6 +68,15 @@ PARTS = (
         f"messages-{_MESSAGE_CONNECTIONS}",
         f"JSON messages, {_MESSAGE_CONNECTIONS} connections",
         measure_messages,
+        needs="wrk",
+    ),
+    # Two processes of one configuration differ for as long as they run, by up to 4 %: so each round has new ones.
+    Part(
+        "json-budget",
+        f"JSON with and without budgets, {_BUDGET_CONNECTIONS} connections, new processes in each round",
+        measure_budgets,
+        (OURS, WITH_BUDGET, WITH_BUDGETS, WITH_LIMITS),
+        fresh=True,
         needs="wrk",
     ),
 )
