@@ -15,8 +15,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from tornado_proxy.budgets.counting.counters import CounterKey
-from tornado_proxy.budgets.leases.slices import key_budgets
+from tornado_proxy.budgets.counting.counters import CounterKey, key_budgets
 from tornado_proxy.budgets.limits.rates import BucketKey, find_bucket_key
 from tornado_proxy.budgets.store import BudgetStore
 from tornado_proxy.domain.budgets.rate_limits import RateRefusal
@@ -161,7 +160,10 @@ def _is_in_the_way(demand: Demand, result: Refusal | None) -> bool:
 
 
 def _list_counters(demand: Demand, result: Refusal | None) -> Iterable[CounterKey]:
-    return [key for key, _ in key_budgets(demand.reservation)] if isinstance(result, BudgetRefusal) else []
+    if not isinstance(result, BudgetRefusal):
+        return []
+    reservation = demand.reservation
+    return [key for key, _ in key_budgets(reservation.budgeted, reservation.at)]
 
 
 def _list_limits(result: Refusal | None) -> Iterable[BucketKey]:

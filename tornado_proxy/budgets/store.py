@@ -29,6 +29,7 @@ from tornado_proxy.budgets.counting.counters import (
     CounterKey,
     Counters,
     encode_keys,
+    key_budgets,
     lock_counter,
     make_state,
     read_counters,
@@ -42,7 +43,7 @@ from tornado_proxy.budgets.counting.ledger_records import RecordGroup
 from tornado_proxy.budgets.counting.record_source import RecordSource
 from tornado_proxy.budgets.dead_processes import DeadProcesses
 from tornado_proxy.budgets.leases.leasing import Leasing
-from tornado_proxy.budgets.leases.slices import Slices, key_budgets
+from tornado_proxy.budgets.leases.slices import Slices
 from tornado_proxy.budgets.limits.rate_leasing import RateLeasing
 from tornado_proxy.budgets.limits.rates import NOTHING_USED, LockedBuckets, RateEnd, Rates
 from tornado_proxy.budgets.open_reservations import (
@@ -141,7 +142,7 @@ class BudgetStore:
 
     def reserve(self, reservations: Sequence[Reservation]) -> list[Refusal | None]:
         """Reserve for each request, all of its budgets and limits or none; return the refusals."""
-        keyed = [list(key_budgets(reservation)) for reservation in reservations]
+        keyed = [list(key_budgets(reservation.budgeted, reservation.at)) for reservation in reservations]
         with self._budgets.transaction():
             buckets = self.rates.lock(claim for reservation in reservations for claim in reservation.claims)
             keys = sorted({key for own in keyed for key, _ in own})
@@ -193,7 +194,8 @@ class BudgetStore:
         with self._budgets.transaction():
             keys = sorted(_list_keys([reservation]))
             counters = _Counters({key: lock_counter(self._budgets, self._row_lock, key) for key in keys})
-            refusals = (counters.check(key, budget, reservation) for key, budget in key_budgets(reservation))
+            keyed = key_budgets(reservation.budgeted, reservation.at)
+            refusals = (counters.check(key, budget, reservation) for key, budget in keyed)
             return next((refusal for refusal in refusals if refusal is not None), None)
 
     def release(self, request_ids: Iterable[str]) -> None:
@@ -348,4 +350,4 @@ class _Counters:
 
 
 def _list_keys(reservations: Sequence[Reservation]) -> set[CounterKey]:
-    return {key for reservation in reservations for key, _ in key_budgets(reservation)}
+    return {key for reservation in reservations for key, _ in key_budgets(reservation.budgeted, reservation.at)}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
@@ -12,6 +12,7 @@ from functools import lru_cache
 
 from tornado_proxy.budgets.counting.cursor import SELECT_BOTH, make_position, read_position
 from tornado_proxy.budgets.periods import find_interval, has_begun
+from tornado_proxy.domain.budgets.budget import Budget
 from tornado_proxy.domain.budgets.budget_limits import BudgetLimits
 from tornado_proxy.domain.budgets.counter import (
     TOKEN_TOTAL,
@@ -21,6 +22,7 @@ from tornado_proxy.domain.budgets.counter import (
     decode_kind,
     encode_kind,
 )
+from tornado_proxy.domain.budgets.reservation import BudgetedSpender
 from tornado_proxy.domain.budgets.spender import Spender
 from tornado_proxy.ledger.changes import Position
 from tornado_proxy.ledger.database import Database
@@ -113,6 +115,18 @@ def make_keys(kind: CounterKind, spender: Spender, at: datetime) -> list[Counter
     if not has_begun(kind, at):
         return []
     return [make_key(kind, spender.project_id, subject, at) for subject in spender.subjects(kind)]
+
+
+def key_budgets(budgeted: BudgetedSpender, at: datetime) -> Iterator[tuple[CounterKey, Budget]]:
+    """Yield the counter that each budget of a request of `at` limits.
+
+    A budget whose subject the request has not, or that has not begun, limits none.
+    """
+    spender = budgeted.spender
+    for budget in budgeted.budgets:
+        subject = spender.subject(budget.kind) if budget.subject is None else budget.subject
+        if subject is not None and has_begun(budget.kind, at):
+            yield make_key(budget.kind, spender.project_id, subject, at), budget
 
 
 def make_key(kind: CounterKind, project_id: str, subject: str, at: datetime) -> CounterKey:

@@ -14,17 +14,15 @@ from __future__ import annotations
 import threading
 import time
 from collections import defaultdict, deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from decimal import Decimal
 
 import msgspec
 
-from tornado_proxy.budgets.counting.counters import CounterKey, make_key
+from tornado_proxy.budgets.counting.counters import CounterKey, key_budgets
 from tornado_proxy.budgets.limits.rate_slices import RateSlices
-from tornado_proxy.budgets.periods import has_begun
-from tornado_proxy.domain.budgets.budget import Budget
 from tornado_proxy.domain.budgets.counter import Amount
 from tornado_proxy.domain.budgets.reservation import BudgetedSpender, Reservation
 from tornado_proxy.domain.cost import CostBound
@@ -344,7 +342,7 @@ class Slices:
             for claimed in self.slices.values():
                 claimed.claimed_by.clear()
         claims: dict[CounterKey, _Claim] = {}
-        for of, budget in _key_budgets(budgeted, at):
+        for of, budget in key_budgets(budgeted, at):
             limit = min(budget.limit, claims[of].limit) if of in claims else budget.limit
             one = self.slices.get(of)
             if one is None:
@@ -392,19 +390,3 @@ def _sum_by_slice(requests: Iterable[LeasedRequest]) -> Mapping[Slice, Decimal]:
         for claim in claims:
             sums[claim.slice] += total if claim.is_total else subtotal
     return sums
-
-
-def key_budgets(reservation: Reservation) -> Iterator[tuple[CounterKey, Budget]]:
-    """Yield the counter that each budget of a request limits.
-
-    A budget whose subject the request has not, or that has not begun, limits none.
-    """
-    return _key_budgets(reservation.budgeted, reservation.at)
-
-
-def _key_budgets(budgeted: BudgetedSpender, at: datetime) -> Iterator[tuple[CounterKey, Budget]]:
-    spender = budgeted.spender
-    for budget in budgeted.budgets:
-        subject = spender.subject(budget.kind) if budget.subject is None else budget.subject
-        if subject is not None and has_begun(budget.kind, at):
-            yield make_key(budget.kind, spender.project_id, subject, at), budget
