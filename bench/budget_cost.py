@@ -136,7 +136,7 @@ async def measure(contestant: Contestant, kinds: Sequence[str], seconds: float, 
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             turns: dict[int, Turn] = {}
-            # In any order: what a turn leaves to be done is done in the next one.
+            # In any order: records of a turn are counted in the next one.
             for number in order.sample(range(len(kinds)), len(kinds)):
                 turns[number] = await _take_turn(contestant, connections[number], window_s)
             rounds.append([turns[number] for number in range(len(kinds))])

@@ -38,7 +38,7 @@ def pytest_collection_finish() -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
-    """Collect the garbage of each file at its end: what was left open warns then, and fails no test of another file."""
+    """Collect the garbage of each file at its end, so that an open socket fails the file that left it."""
     if nextitem is None or nextitem.path != item.path:
         gc.collect()
 

@@ -10,6 +10,7 @@ import pytest
 
 from tests.budgets.conftest import MONTH, NOW, BudgetsUnderTest
 from tornado_proxy.budgets.counting.counters import encode_keys, make_key
+from tornado_proxy.budgets.leases.leasing import INSERT_LEASED_REQUESTS
 from tornado_proxy.budgets.open_reservations import (
     MAX_LISTED,
     MAX_LISTED_OF_COUNTER,
@@ -17,30 +18,11 @@ from tornado_proxy.budgets.open_reservations import (
     sum_by_counter,
 )
 from tornado_proxy.budgets.periods import find_interval
+from tornado_proxy.budgets.store import INSERT_RESERVATIONS
 from tornado_proxy.domain.budgets.counter import Amount, CounterKind, CounterState, Period, Scope
-from tornado_proxy.ledger.dialect import Insert
 from tornado_proxy.ledger.rows import format_time
 
 EACH = CounterKind(Scope.PARTICIPANT, Period.MONTH, Amount.SUBTOTAL)
-
-_INSERT_RESERVATIONS = Insert(
-    "budget_reservations",
-    (
-        "request_id",
-        "writer",
-        "state",
-        "started_at",
-        "total",
-        "subtotal",
-        "counters",
-        "counted_total",
-        "counted_subtotal",
-    ),
-    "request_id",
-)
-_INSERT_LEASED = Insert(
-    "leased_requests", ("request_id", "writer", "started_at", "total", "subtotal", "counters"), "request_id"
-)
 
 ROWS = 10_000
 MAX_BYTES = 2 * 2**20
@@ -61,8 +43,8 @@ def write_reservations(budgets: BudgetsUnderTest, count: int) -> None:
         rows.append((f"req_{number:06}", "0" * 16, "held", at, "0.3", "0.2", keys, "0", "0"))
     leased = ("req_leased", "0" * 16, format_time(NOW - timedelta(days=1)), "7", "5", encode_keys((project,)))
     with budgets.store._budgets.transaction():
-        budgets.store._budgets.insert(_INSERT_RESERVATIONS, rows)
-        budgets.store._budgets.insert(_INSERT_LEASED, [leased])
+        budgets.store._budgets.insert(INSERT_RESERVATIONS, rows)
+        budgets.store._budgets.insert(INSERT_LEASED_REQUESTS, [leased])
 
 
 def test_oldest_reservations_of_each_counter_are_listed_and_the_others_summed(budgets: BudgetsUnderTest) -> None:

@@ -65,7 +65,7 @@ from tornado_proxy.ledger.rows import format_time
 from tornado_proxy.ledger.writer.committed_records import CommittedRecords
 from tornado_proxy.ledger.writer.process_locks import ProcessLocks
 
-_INSERT = Insert(
+INSERT_RESERVATIONS = Insert(
     "budget_reservations",
     (
         "request_id",
@@ -151,7 +151,7 @@ class BudgetStore:
                 self._reserve(reservation, own, changed, buckets)
                 for reservation, own in zip(reservations, keyed, strict=True)
             ]
-            self._budgets.insert(_INSERT, changed.reservations)
+            self._budgets.insert(INSERT_RESERVATIONS, changed.reservations)
             for key in changed.written:
                 write_counter(self._budgets, key, *changed.states[key])
             self.rates.write(buckets)

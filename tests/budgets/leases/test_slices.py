@@ -177,7 +177,7 @@ def test_slices_learn_of_all_requests_of_a_spender_and_of_the_largest(budgets: B
         return slices.take(Reservation(f"{number}", budgeted, CostBound(usd * 2, usd, 0), NOW))
 
     assert [take(number) for number in (109, 119)] == [False, False]
-    assert [leased.idle for leased in slices.slices.values()] == [0, 0]  # what was tried is put back
+    assert [leased.idle for leased in slices.slices.values()] == [0, 0]  # both amounts are put back
     store.sync_leases()
     taken = [take(number) for number in range(100)]
     store.sync_leases()

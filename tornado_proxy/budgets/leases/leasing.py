@@ -75,7 +75,7 @@ _SELECT_HELD = (
     "SELECT request_id, total, subtotal, counters FROM budget_reservations WHERE writer = ? AND state = 'held'"
 )
 _DELETE_HELD = "DELETE FROM budget_reservations WHERE request_id = ?"
-_INSERT_REQUESTS = Insert(
+INSERT_LEASED_REQUESTS = Insert(
     "leased_requests", ("request_id", "writer", "started_at", "total", "subtotal", "counters"), "request_id"
 )
 
@@ -338,7 +338,7 @@ class Leasing:
             for request_id, request in new
             if request is not None
         ]
-        self._budgets.insert(_INSERT_REQUESTS, rows)
+        self._budgets.insert(INSERT_LEASED_REQUESTS, rows)
         self._budgets.delete("leased_requests", "request_id", sorted(self._shown - shown))
 
     def _free(self, writer: str, unheld: Iterable[_Holding]) -> None:

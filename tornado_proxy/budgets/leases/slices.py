@@ -182,7 +182,7 @@ class Slices:
     _valid_until: float = float("-inf")
     _claims: dict[BudgetedSpender, _SpenderClaims] = field(default_factory=dict)
     #: The requests that their slices were not told of.
-    _asking: deque[LeasedRequest] = field(default_factory=lambda: _make_asking())
+    _asking: deque[LeasedRequest] = field(default_factory=lambda: deque(maxlen=_MAX_ASKING))
 
     def take(self, reservation: Reservation) -> bool:
         """Reserve from slices; return False if one has too little: then the database decides."""
@@ -221,15 +221,16 @@ class Slices:
         The next sync comes soon if it can lease something for it.
         """
         short = [claim for claim in request.claims if claim.slice.idle < _ZERO or claim.limit < claim.slice.limit]
-        for claim in request.claims:
-            claim.slice.idle += request.bound.total if claim.is_total else request.bound.subtotal
+        for used, amount in _sum_by_slice([request]).items():
+            used.idle += amount
         _note_asks(_group_asks(self._drain_asking()), now)
         if any(claim.slice.is_leasable(claim.limit, now) for claim in short):
             self.is_short = True
 
-    def _drain_asking(self) -> deque[LeasedRequest]:
+    def _drain_asking(self) -> list[LeasedRequest]:
         """Return the requests that their slices were not told of; the lock is held."""
-        asking, self._asking = self._asking, _make_asking()
+        asking = list(self._asking)
+        self._asking.clear()
         return asking
 
     def release(self, request_id: str) -> bool:
@@ -353,10 +354,6 @@ class Slices:
         made = _SpenderClaims(begin, begin + timedelta(hours=1), tuple(claims.values()))
         self._claims[budgeted] = made
         return made
-
-
-def _make_asking() -> deque[LeasedRequest]:
-    return deque(maxlen=_MAX_ASKING)
 
 
 def _group_asks(asking: Iterable[LeasedRequest]) -> Mapping[tuple[_Claim, ...], list[CostBound]]:
