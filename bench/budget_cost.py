@@ -1,26 +1,29 @@
 """Measure the CPU time that budgets and limits add to a JSON request.
 
     python -m bench.budget_cost [--seconds 300] [--window 0.25] [--kinds budget budgets limits]
+    python -m bench.budget_cost --pairs 30 [--seconds 12]
 
 Callers of one server take turns of a quarter of a second: callers without budgets, of a project with one budget, with
-two, and with limits.  Two processes of the same configuration differ by up to 4 %, and a machine by more from minute to
-minute, so only neighbouring turns of one process are compared: each with the turn without budgets of its round.
+two, and with limits.  Each turn is compared with the one without budgets of its round, because a machine differs by
+more from minute to minute.  Such a server counts the records of all callers in a thread, whose work is not in the
+differences.
 
-Such a server counts the records of all callers in a thread, whose work is not in the differences; `json-budget`, a part
-of `python -m bench`, compares servers with and without budgets.
+With --pairs, two servers take turns, one without budgets and one with a budget, and all that they do is compared: also
+how records are counted, and what the server with the budget does in the turns of the other one.  Two processes of the
+same configuration differ by some per cent for as long as they run, so each pair has new ones.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import os
 import random
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 from statistics import fmean, median, stdev
 
@@ -29,24 +32,26 @@ from bench.contestants import (
     OF_EACH_CALLER,
     OF_PROJECT,
     OURS,
+    WITH_BUDGET,
     Contestant,
     Workspace,
+    running_contestant,
     running_provider,
     serving,
 )
-from bench.machine import Layout, on_cores, raise_file_limit, read_thread_cpu_ns
-from bench.requests import CHAT_COMPLETION
+from bench.load.turns import Caller, Usage
+from bench.machine import Layout, on_cores, raise_file_limit
 from tests.harness import KEY_ID, PROJECT, mint
 
 NONE, BUDGET, BUDGETS, LIMITS = "none", "budget", "budgets", "limits"
 
-#: Connections of each kind of caller.
-_CONNECTIONS = 32
-
-#: Seconds of each kind before it is measured, in which the process fills its caches and leases slices.
+#: Seconds of each caller before it is measured, in which the process fills its caches and leases slices.
 _WARM_UP_S = 2.0
 
-#: The part of the ratios that is left out at both ends: turns in which the machine did something else.
+#: Seconds in which a server counts the records of its last requests.
+_COUNTED_S = 1.5
+
+#: The part of the ratios that is left out at both ends: rounds in which the machine did something else.
 _TRIMMED = 0.1
 
 _MEMBERS: Mapping[str, Mapping[str, object]] = {
@@ -59,10 +64,15 @@ _MEMBERS: Mapping[str, Mapping[str, object]] = {
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """The CPU time of the server for each request of a turn, in us: of its event loop's thread, and of all threads."""
+    """The CPU time of a server for each request of a caller, in us: of its event loop's thread, and of all threads."""
 
     loop_us: float
     all_us: float
+
+    @classmethod
+    def of(cls, used: Usage) -> Turn:
+        """Return the CPU time for each request."""
+        return cls(used.loop_ns / used.requests / 1000, used.all_ns / used.requests / 1000)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,115 +83,50 @@ class Cost:
     error: float
 
 
-class _Connection(asyncio.Protocol):
-    """Sends one request after the other while it is on."""
-
-    def __init__(self, request: bytes) -> None:
-        self.requests = 0
-        self._request = request
-        self._received = b""
-        self._is_on = False
-        self._ended: asyncio.Future[None] | None = None
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
-
-    def start(self) -> None:
-        """Send requests from now on."""
-        self._is_on, self._ended = True, asyncio.get_running_loop().create_future()
-        self._transport.write(self._request)
-
-    async def stop(self) -> None:
-        """Send no more requests; return when the last one has its response."""
-        self._is_on = False
-        assert self._ended is not None
-        await self._ended
-
-    def close(self) -> None:
-        """Close the connection."""
-        self._transport.close()
-
-    def data_received(self, data: bytes) -> None:
-        self._received += data
-        head, separator, body = self._received.partition(b"\r\n\r\n")
-        if not separator or len(body) < _read_length(head):
-            return
-        self._received, self.requests = b"", self.requests + 1
-        if self._is_on:
-            self._transport.write(self._request)
-        elif self._ended is not None:
-            self._ended.set_result(None)
-
-    def connection_lost(self, error: Exception | None) -> None:
-        if self._ended is not None and not self._ended.done():
-            self._ended.set_exception(error or ConnectionError("the server has closed a connection"))
-
-
-def _read_length(head: bytes) -> int:
-    status, *lines = head.lower().split(b"\r\n")
-    if b" 200 " not in status:
-        raise RuntimeError(f"the server refused a request: {head!r}")
-    return next(int(line.partition(b":")[2]) for line in lines if line.startswith(b"content-length:"))
-
-
-async def measure(contestant: Contestant, kinds: Sequence[str], seconds: float, window_s: float) -> list[list[Turn]]:
-    """Return the turns of each round, in the order of `kinds`."""
+async def measure_callers(callers: Sequence[Caller], seconds: float, window_s: float) -> list[list[Turn]]:
+    """Return the turns of each round, in the order of `callers`, which have one server."""
     order = random.Random(0)
-    connections = [await _connect(contestant, kind) for kind in kinds]
+    await _warm_up(callers)
+    rounds: list[list[Turn]] = []
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        turns: dict[int, Turn] = {}
+        # In any order: records of a turn are counted in the next one.
+        for number in order.sample(range(len(callers)), len(callers)):
+            before = callers[number].read_usage()
+            await callers[number].take_turn(window_s)
+            turns[number] = Turn.of(callers[number].read_usage() - before)
+        rounds.append([turns[number] for number in range(len(callers))])
+    return rounds
+
+
+async def measure_servers(callers: Sequence[Caller], seconds: float, window_s: float) -> list[Turn]:
+    """Return the CPU time of all turns of each caller, in the order of `callers`, each of which has its own server."""
+    order = random.Random(0)
+    await _warm_up(callers)
+    await asyncio.sleep(_COUNTED_S)
+    before = [caller.read_usage() for caller in callers]
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        for caller in order.sample(callers, len(callers)):
+            await caller.take_turn(window_s)
+    await asyncio.sleep(_COUNTED_S)
+    return [Turn.of(caller.read_usage() - earlier) for caller, earlier in zip(callers, before, strict=True)]
+
+
+async def _warm_up(callers: Sequence[Caller]) -> None:
+    for caller in callers:
+        await caller.take_turn(_WARM_UP_S)
+
+
+@contextlib.asynccontextmanager
+async def _connected(tokens: Sequence[tuple[Contestant, str]]) -> AsyncIterator[list[Caller]]:
+    callers = [await Caller.connect(contestant, token) for contestant, token in tokens]
     try:
-        for group in connections:
-            await _take_turn(contestant, group, _WARM_UP_S)
-        rounds: list[list[Turn]] = []
-        end = time.monotonic() + seconds
-        while time.monotonic() < end:
-            turns: dict[int, Turn] = {}
-            # In any order: records of a turn are counted in the next one.
-            for number in order.sample(range(len(kinds)), len(kinds)):
-                turns[number] = await _take_turn(contestant, connections[number], window_s)
-            rounds.append([turns[number] for number in range(len(kinds))])
-        return rounds
+        yield callers
     finally:
-        for connection in chain.from_iterable(connections):
-            connection.close()
-
-
-async def _connect(contestant: Contestant, kind: str) -> list[_Connection]:
-    body = f"{CHAT_COMPLETION.before}{'word ' * 8}{CHAT_COMPLETION.after}"
-    head = (
-        f"POST {CHAT_COMPLETION.path} HTTP/1.1",
-        "Host: bench",
-        "Content-Type: application/json",
-        f"Authorization: Bearer {_mint(kind)}",
-        f"Content-Length: {len(body)}",
-    )
-    request = "\r\n".join((*head, "", body)).encode()
-    loop = asyncio.get_running_loop()
-    opened = [
-        await loop.create_connection(lambda: _Connection(request), contestant.host, contestant.port)
-        for _ in range(_CONNECTIONS)
-    ]
-    return [connection for _, connection in opened]
-
-
-async def _take_turn(contestant: Contestant, connections: Sequence[_Connection], seconds: float) -> Turn:
-    assert contestant.root_pid is not None
-    sent_before, before = _count(connections), read_thread_cpu_ns(contestant.root_pid)
-    for connection in connections:
-        connection.start()
-    await asyncio.sleep(seconds)
-    await asyncio.gather(*(connection.stop() for connection in connections))
-    requests, after = _count(connections) - sent_before, read_thread_cpu_ns(contestant.root_pid)
-    loop_ns = after[contestant.root_pid] - before[contestant.root_pid]
-    return Turn(loop_ns / requests / 1000, (sum(after.values()) - sum(before.values())) / requests / 1000)
-
-
-def _count(connections: Sequence[_Connection]) -> int:
-    return sum(connection.requests for connection in connections)
-
-
-def _mint(kind: str) -> str:
-    return mint(project=_name_project(kind), key_id=_name_key(kind))
+        for caller in callers:
+            caller.close()
 
 
 def _name_project(kind: str) -> str:
@@ -206,11 +151,17 @@ def list_projects(kinds: Sequence[str]) -> list[dict[str, object]]:
 
 
 def find_cost(values: Sequence[float], without: Sequence[float]) -> Cost:
-    """Return the cost of turns, each beside the one without budgets of its round."""
+    """Return the cost of turns, each beside the one without budgets of its round: the trimmed mean of their ratios.
+
+    Its standard error is that of Tukey and McLaughlin (1963): of the ratios with the extremes moved inwards.
+    """
     ratios = sorted(value / base for value, base in zip(values, without, strict=True))
     left_out = int(len(ratios) * _TRIMMED)
     kept = ratios[left_out : len(ratios) - left_out]
-    return Cost(fmean(kept), stdev(kept) / len(kept) ** 0.5 if len(kept) > 1 else float("nan"))
+    if len(kept) < 2:
+        return Cost(fmean(kept), float("nan"))
+    winsorized = [kept[0]] * left_out + kept + [kept[-1]] * left_out
+    return Cost(fmean(kept), stdev(winsorized) * len(ratios) ** 0.5 / len(kept))
 
 
 def make_table(kinds: Sequence[str], rounds: Sequence[Sequence[Turn]]) -> str:
@@ -232,28 +183,66 @@ def make_table(kinds: Sequence[str], rounds: Sequence[Sequence[Turn]]) -> str:
     return "\n".join(lines)
 
 
-def run(folder: Path, kinds: Sequence[str], seconds: float, window_s: float) -> list[list[Turn]]:
-    """Run the provider and the server, and measure."""
+@contextlib.contextmanager
+def _workspace(folder: Path) -> Iterator[tuple[Workspace, int]]:
+    """Run the provider; yield the workspace of servers and the provider's port, on the cores of the callers."""
     layout = Layout.assign(sorted(os.sched_getaffinity(0)))
     workspace = Workspace(folder, layout, raise_file_limit())
+    with running_provider(workspace, processes=1) as provider_port, on_cores(layout.client):
+        yield workspace, provider_port
+
+
+def run_callers(folder: Path, kinds: Sequence[str], seconds: float, window_s: float) -> list[list[Turn]]:
+    """Run the provider and one server, and measure the callers of `kinds`."""
+
+    async def measure(contestant: Contestant) -> list[list[Turn]]:
+        tokens = [(contestant, mint(project=_name_project(kind), key_id=_name_key(kind))) for kind in kinds]
+        async with _connected(tokens) as callers:
+            return await measure_callers(callers, seconds, window_s)
+
     with (
-        running_provider(workspace, processes=1) as provider_port,
+        _workspace(folder) as (workspace, provider_port),
         serving(OURS, workspace, provider_port, projects=list_projects(kinds)) as contestant,
-        on_cores(layout.client),
     ):
-        return asyncio.run(measure(contestant, kinds, seconds, window_s))
+        return asyncio.run(measure(contestant))
+
+
+def run_pairs(folder: Path, pairs: int, seconds: float, window_s: float) -> list[list[Turn]]:
+    """Run the provider, and pairs of a server without and one with a budget; measure each pair."""
+
+    async def measure(contestants: Sequence[Contestant]) -> list[Turn]:
+        async with _connected([(contestant, mint()) for contestant in contestants]) as callers:
+            return await measure_servers(callers, seconds, window_s)
+
+    rounds: list[list[Turn]] = []
+    with _workspace(folder) as (workspace, provider_port):
+        for number in range(pairs):
+            names = (OURS, WITH_BUDGET)
+            with contextlib.ExitStack() as servers:
+                # Either one starts first.
+                running = {
+                    name: servers.enter_context(running_contestant(name, workspace, provider_port))
+                    for name in (names if number % 2 else reversed(names))
+                }
+                rounds.append(asyncio.run(measure([running[name] for name in names])))
+    return rounds
 
 
 def main() -> None:
     """Measure and print the table."""
     parser = argparse.ArgumentParser(prog="python -m bench.budget_cost", description=__doc__.partition("\n")[0])
-    parser.add_argument("--seconds", type=float, default=300, help="length of the measurement (default: 300)")
+    parser.add_argument("--pairs", type=int, help="pairs of servers, one without budgets and one with a budget")
+    parser.add_argument("--seconds", type=float, help="length of the measurement (default: 300), or of each pair (12)")
     parser.add_argument("--window", type=float, default=0.25, help="seconds of a turn (default: 0.25)")
     parser.add_argument("--kinds", nargs="+", default=[BUDGET, BUDGETS, LIMITS], choices=[BUDGET, BUDGETS, LIMITS])
     options = parser.parse_args()
-    kinds = [NONE, *options.kinds]
-    with tempfile.TemporaryDirectory() as folder:
-        rounds = run(Path(folder), kinds, options.seconds, options.window)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        if options.pairs:
+            kinds, rounds = [NONE, BUDGET], run_pairs(folder, options.pairs, options.seconds or 12, options.window)
+        else:
+            kinds = [NONE, *options.kinds]
+            rounds = run_callers(folder, kinds, options.seconds or 300, options.window)
     print(make_table(kinds, rounds))
 
 
