@@ -55,9 +55,11 @@ def test_project_is_named_by_its_id_or_its_name(config: Path, project: str) -> N
         ("usage", "--project", "acme"),
         ("recompute", "--since", "1d", "--dry-run", "--project", "acme"),
         ("access-key", "list", "--project", "acme"),
+        ("stop", "--list", "--project", "acme"),
+        ("resume", "--project", "acme"),
     ],
 )
-def test_report_of_an_unknown_project_is_refused(config: Path, arguments: tuple[str, ...]) -> None:
+def test_command_for_an_unknown_project_is_refused(config: Path, arguments: tuple[str, ...]) -> None:
     result = run_command(config, *arguments)
 
     assert result.exit_code == 1

@@ -50,7 +50,8 @@ def test_stop_is_resumed_by_its_id(config: Path) -> None:
     ("arguments", "status", "message"),
     [
         (("stop",), 1, "a stop needs a project, a participant or an agent session"),
-        (("stop", "--project", "another"), 1, "'another' is no configured project"),
+        (("stop", "--project", "another"), 1, "no project has the id or name 'another'"),
+        (("stop", "--project", PROJECT.replace("0", "1")), 1, "is no configured project"),
         (("resume",), 2, "name either the id of a stop"),
         (("resume", "stop_1", "--participant", "ada"), 2, "name either the id of a stop"),
         (("resume", "--participant", "ada"), 1, "participant ada is not stopped"),

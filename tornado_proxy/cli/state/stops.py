@@ -15,7 +15,7 @@ import click
 from rich.table import Table
 
 from tornado_proxy.api.stops import show_stop, show_stops
-from tornado_proxy.cli.options.config_lookup import exit_on_errors, find_project_id, find_project_ids
+from tornado_proxy.cli.options.config_lookup import exit_on_errors, find_project_ids, find_recorded_project_id
 from tornado_proxy.cli.options.config_option import config_option
 from tornado_proxy.cli.options.format_option import format_option
 from tornado_proxy.cli.state.actor import find_actor
@@ -96,7 +96,7 @@ def resume(config: Path, stop_id: str | None, output_format: str, **names: str |
 
 def _make_target(config: Path, project: str | None, participant: str | None, agent_session: str | None) -> StopTarget:
     with exit_on_errors():
-        project = None if project is None else find_project_id(config, project)
+        project = find_recorded_project_id(config, None, project)
     return StopTarget(project, participant, agent_session)
 
 
