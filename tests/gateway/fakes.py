@@ -292,6 +292,10 @@ class FakeUpstream:
         return self.exchange
 
 
+def _name(request: UpstreamRequest) -> str:
+    return f"{request.method} {request.url.removeprefix(PROVIDER_URL)}"
+
+
 class FakeProvider:
     """Responds to requests by method and path; keeps them in order.
 
@@ -306,11 +310,11 @@ class FakeProvider:
     @property
     def paths(self) -> list[str]:
         """The method and path of each request: "GET /v1/models"."""
-        return [f"{request.method} {request.url.removeprefix(PROVIDER_URL)}" for request in self.requests]
+        return [_name(request) for request in self.requests]
 
     def start(self, request: UpstreamRequest) -> FakeExchange:
         self.requests.append(request)
-        responses = self._responses[self.paths[-1]]
+        responses = self._responses[_name(request)]
         response = responses.pop(0) if len(responses) > 1 else responses[0]
         if isinstance(response, UpstreamError):
             return FakeExchange([response])

@@ -25,7 +25,7 @@ from tornado_proxy.domain.identity import Caller, KeyId, Secret, fingerprint_key
 from tornado_proxy.domain.record import PendingRequest, Settlement
 from tornado_proxy.domain.request import DeferredRatingFacts
 from tornado_proxy.domain.usage import Basis, UsageReport
-from tornado_proxy.metering import deferred_fetch
+from tornado_proxy.metering import deferred_fetch, deferred_settlement
 from tornado_proxy.metering.deferred_settlement import DeferredSettlement
 from tornado_proxy.observability import metrics
 from tornado_proxy.pricing.book.calculator import bill
@@ -130,6 +130,12 @@ async def store_pending(
 
 async def store_batch(ledger: MemoryLedger) -> None:
     await store_pending(ledger, "batch_1", provider="anthropic", endpoint="/v1/messages/batches", model=None)
+
+
+@pytest.fixture
+def rounds_of_30_s(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Look for due polls every 30 s instead of every second, for tests that last hours on the loop's clock."""
+    monkeypatch.setattr(deferred_settlement, "POLL_INTERVAL_S", 30.0)
 
 
 def settled(
@@ -430,23 +436,24 @@ def test_object_that_is_not_found_at_first_is_settled_when_it_is(gateway: Gatewa
     assert provider.times == [0, 1, 3]
 
 
+@pytest.mark.usefixtures("rounds_of_30_s")
 def test_object_that_is_not_found_for_hours_is_shown_as_unsettled_and_settled_later(
     gateway: Gateway, caplog: pytest.LogCaptureFixture
 ) -> None:
     provider = TimedProvider({STATE: [(404, b"{}")] * 51 + [FINISHED]})
 
-    # The loop runs once for each of these seconds.
     given_up, settlement = settled(gateway, provider, seconds=31 * 3600)
 
     assert (given_up.basis, given_up.final, given_up.cost.total) == (Basis.UNSETTLED, False, 0)
     assert given_up.faults == ("the provider does not find the object (status 404)",)
     assert (settlement.basis, settlement.final) == (Basis.REPORTED, True)
     # Every ten minutes for six hours, then once a day.
-    assert provider.times[-3:] == [21_119, 21_719, 108_119]
+    assert provider.times[-3:] == [21_390, 21_990, 108_390]
     (line,) = [line for line in caplog.records if line.levelno == logging.ERROR]
     assert (line.getMessage(), vars(line)["request_id"]) == ("pending request given up", "req_resp_1")
 
 
+@pytest.mark.usefixtures("rounds_of_30_s")
 def test_output_that_has_passed_is_estimated_if_the_object_is_never_found(gateway: Gateway) -> None:
     async def store(ledger: MemoryLedger) -> None:
         await store_pending(ledger, facts=DeferredRatingFacts(body_bytes=4000, output_bytes=20_000))
@@ -473,6 +480,7 @@ def test_results_with_fewer_lines_than_the_batch_states_are_requested_again(gate
     assert provider.times == [0, 0, 1, 1, 3, 3]
 
 
+@pytest.mark.usefixtures("rounds_of_30_s")
 def test_results_that_stay_incomplete_are_unsettled_with_the_counts(gateway: Gateway) -> None:
     one_line = (200, json.dumps(make_result("a")).encode())
     ended = make_ended(processing=0, succeeded=3, errored=1, canceled=0, expired=0)
