@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import subprocess
@@ -143,11 +144,16 @@ def list_explained_texts() -> Iterator[str]:
 FOREIGN_TEXTS = {"Connection error.", "Connection refused", "Incorrect API key provided"}
 
 
+@functools.cache
+def join_literals() -> str:
+    """Return the sources of the program with the literals of each long message joined."""
+    sources = "".join(path.read_text("utf-8") for path in (ROOT / "tornado_proxy").rglob("*.py"))
+    return re.sub(r'"\s*\n\s*f?"', "", sources)
+
+
 @pytest.mark.parametrize("text", sorted(set(list_explained_texts()) - FOREIGN_TEXTS))
 def test_explained_text_is_one_of_the_program(text: str) -> None:
-    sources = "".join(path.read_text("utf-8") for path in (ROOT / "tornado_proxy").rglob("*.py"))
-    # A long message is written in several literals, and has values.
-    joined = re.sub(r'"\s*\n\s*f?"', "", sources)
+    joined = join_literals()
     # The values in a message, and the names that are constants in the sources.
     values = r"127\.0\.0\.1:8766: .*|claude|codex|run tornado-proxy login$|MESHAGENT_PROJECT_ID|: access_denied|\.\.\."
 
