@@ -251,6 +251,26 @@ def test_fault_that_the_schema_cannot_express_names_its_position(changes: dict[s
     assert any(expected in str(fault) for fault in raised.value.faults)
 
 
+def test_prices_of_a_document_are_built_once() -> None:
+    document, other = (Document("openai.yaml", yaml.safe_load(FILE)) for _ in range(2))
+
+    first, second, third = (PriceBook.from_documents([each]) for each in (document, document, other))
+
+    assert second is not first
+    assert second.resolve("openai", "large") is first.resolve("openai", "large")
+    assert third.resolve("openai", "large") is not first.resolve("openai", "large")
+    assert third.equals(first)
+    assert third.fingerprint == second.fingerprint == first.fingerprint
+
+
+def test_faults_of_a_document_are_reported_each_time() -> None:
+    document = Document("openai.yaml", yaml.safe_load(FILE.replace("[at_home]", "[elsewhere]")))
+
+    for _ in range(2):
+        with pytest.raises(ConfigError, match="unknown modifier 'elsewhere'"):
+            PriceBook.from_documents([document])
+
+
 def test_second_price_file_for_a_provider_is_a_fault() -> None:
     with pytest.raises(ConfigError, match="a second file for openai"):
         book(FILE, FILE)

@@ -11,7 +11,8 @@ from tornado_proxy.domain.config.fault import Fault
 Path = tuple[str | int, ...]
 
 
-@dataclass(frozen=True, slots=True)
+# Compared by identity, so that results for a document can be kept.
+@dataclass(frozen=True, slots=True, eq=False)
 class Document:
     """One parsed configuration file.
 

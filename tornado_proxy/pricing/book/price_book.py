@@ -8,8 +8,6 @@ docs/pricing.md, "How a card is chosen", describes the selection rule.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -32,7 +30,7 @@ from tornado_proxy.pricing.book.calculator import Itemised, bill, itemise, witho
 from tornado_proxy.pricing.book.container_price import quote_container
 from tornado_proxy.pricing.book.name_hints import MAX_HINT_CHARACTERS, find_nearest_name
 from tornado_proxy.pricing.book.price import ModelPrice
-from tornado_proxy.pricing.book.price_file import ProviderPrices, read_prices
+from tornado_proxy.pricing.book.price_file import ProviderPrices, make_fingerprint, read_prices
 from tornado_proxy.pricing.book.refusals import apply_refusal_rules
 
 # A name of its own: CPython 3.11 takes as long for an attribute of an enumeration as for a call.
@@ -91,14 +89,15 @@ class PriceBook:
         faults: list[Fault] = []
         providers: dict[str, ProviderPrices] = {}
         for document in documents:
-            prices = read_prices(document, faults)
+            prices, own_faults = read_prices(document)
+            faults.extend(own_faults)
             # With two files the order of reading would decide which price of a model is used.
             if prices.provider in providers:
                 faults.append(document.fault(("provider",), f"a second file for {prices.provider}; there must be one"))
             providers[prices.provider] = prices
         if faults:
             raise ConfigError(faults)
-        return cls(providers, _fingerprint(documents))
+        return cls(providers, make_fingerprint(frozenset(documents)))
 
     def equals(self, other: PriceBook) -> bool:
         """Return True if both have the same prices."""
@@ -390,9 +389,3 @@ def _list_unpriced(report: UsageReport, containers: Iterable[PricedUse]) -> Iter
     for use, priced in zip(report.containers, containers, strict=True):
         if use.terms is not None and priced.price is None:
             yield f"container {use.container_id} has no price: {Meter.CONTAINER_SECONDS} of {report.model}"
-
-
-def _fingerprint(documents: Iterable[Document]) -> str:
-    """Return a short hash of the content of price files, whatever their order, comments and layout."""
-    contents = sorted(json.dumps(document.content, default=str, sort_keys=True) for document in documents)
-    return hashlib.sha256("\n".join(contents).encode()).hexdigest()[:12]
