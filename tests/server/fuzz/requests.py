@@ -154,8 +154,11 @@ def make_dense_request(target: Target, name: str, entry: Json) -> Request:
     """Return a plain request whose member `name` is a list of `entry` that fills 60 KB."""
     plain = _draw_body(Values(b"", target.provider, target.models), target)
     kept = tuple(member for member in plain.members if member.name != name)
-    body = Object((*kept, Member(name, (entry,) * (_DENSE_BYTES // (len(encode(entry)) + 1)))))
-    return Request(target.path, "application/json", encode(body).encode())
+    text = encode(entry)
+    entries = ",".join([text] * (_DENSE_BYTES // (len(text) + 1)))
+    # Encoding the same entry 20,000 times takes longer than the server's work.
+    body = encode(Object((*kept, Member(name, ())))).removesuffix("]}") + entries + "]}"
+    return Request(target.path, "application/json", body.encode())
 
 
 def _make_form_request(data: bytes) -> Request:
