@@ -107,7 +107,7 @@ def _make_parser() -> argparse.ArgumentParser:
         help="measure MeshAgent's local proxy too; a Python 3.13 installs it",
     )
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=int, default=3, help="length of a measurement")
+    parser.add_argument("--seconds", type=float, default=3, help="length of a measurement; wrk's is rounded up")
     parser.add_argument(
         "--scale", type=float, default=1.0, help="factor for numbers of streams and lengths of stalls, at most 1"
     )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import os
 import shutil
 import subprocess
@@ -33,7 +34,7 @@ class Plan:
     workspace: Workspace
     contestants: tuple[str, ...]
     rounds: int
-    seconds: int
+    seconds: float
     scale: float = 1.0
     profile: Path | None = None
     print_progress: Callable[[str], None] = print
@@ -100,7 +101,7 @@ async def _profile(part: Part, round_: Round, folder: Path) -> None:
     program = find_profiler()
     assert program is not None, "main() checks it"
     spy = await asyncio.create_subprocess_exec(
-        program, "record", "--pid", str(round_.contestant.root_pid), "--duration", str(round_.seconds),
+        program, "record", "--pid", str(round_.contestant.root_pid), "--duration", str(math.ceil(round_.seconds)),
         "--format", "raw", "--rate", "250", "--output", str(folder / f"{part.name}.txt"),
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip

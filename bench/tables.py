@@ -38,7 +38,7 @@ def main() -> None:
 def _print_run(run: dict[str, Any]) -> None:
     machine = run["machine"]
     print(f"{machine['cpu']}, {machine['cores']} cores, kernel {machine['kernel']}, load {machine['load_average']:.1f}")
-    print(f"commit {run['commit']}, {run['at']}, {run['rounds']} rounds of {run['seconds']} s\n")
+    print(f"commit {run['commit']}, {run['at']}, {run['rounds']} rounds of {run['seconds']:g} s\n")
     print(targets.make_table(run["parts"]))
     for part, result in run["parts"].items():
         print("\n" + make_markdown(part, result))

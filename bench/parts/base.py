@@ -21,7 +21,7 @@ class Round:
 
     workspace: Workspace
     contestant: Contestant
-    seconds: int
+    seconds: float
     provider_port: int
     scale: float = 1.0
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 from bench.contestants import OURS, WITH_BUDGET, WITH_BUDGETS, WITH_LIMITS
@@ -47,7 +48,7 @@ async def load(round_: Round, request: JsonRequest, connections: int, body_bytes
     read large bodies and send telemetry.
     """
     cpu_before_s, own_before_s = round_.contestant.read_cpu_s(), round_.contestant.read_own_cpu_s()
-    result = await Wrk(round_.workspace.folder, round_.workspace.layout, round_.seconds).run(
+    result = await Wrk(round_.workspace.folder, round_.workspace.layout, math.ceil(round_.seconds)).run(
         round_.contestant, request, connections, body_bytes
     )
     cpu_s = round_.contestant.read_cpu_s() - cpu_before_s

@@ -46,7 +46,7 @@ async def measure_paced(round_: Round) -> Figures:
     """Return the milliseconds from the provider's write of an event to the client's read, at 1,000 events a second."""
     streams: list[Stream] = []
     delays_ns: list[int] = []
-    cpu_before_s, events = round_.contestant.read_cpu_s(), 50 * round_.seconds
+    cpu_before_s, events = round_.contestant.read_cpu_s(), round(50 * round_.seconds)
     for number in range(_PACED_STREAMS):
         stream = await connect(round_.contestant, number)
         stream.delays_ns = delays_ns

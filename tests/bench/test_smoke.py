@@ -21,7 +21,7 @@ def bench(folder: Path, parts: str, *options: str) -> tuple[dict[str, dict[str, 
     result = folder / "result.json"
     process = subprocess.run(
         [
-            sys.executable, "-m", "bench", "--only", parts, "--rounds", "1", "--seconds", "1", "--scale", "0.01",
+            sys.executable, "-m", "bench", "--only", parts, "--rounds", "1", "--seconds", "0.1", "--scale", "0.01",
             "--json", str(result), *options,
         ],
         capture_output=True,
