@@ -18,6 +18,10 @@ settings.register_profile("tests", deadline=None, suppress_health_check=[HealthC
 settings.load_profile("tests")
 
 
+#: True between the last test of a file and the first one of the next.
+_file_ended = pytest.StashKey[bool]()
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
     """Return the processes of `--numprocesses auto`: more than cores, because tests wait half of the time."""
@@ -41,6 +45,19 @@ def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> 
     """Collect the garbage of each file at its end, so that an open socket fails the file that left it."""
     if nextitem is None or nextitem.path != item.path:
         gc.collect()
+        item.session.stash[_file_ended] = True
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Leave the strategies and caches of the files before out of all later collections, which take a tenth of the time.
+
+    The last test of a file holds its fixtures until its teardown has ended, so their garbage is collected here.
+    """
+    if item.session.stash.get(_file_ended, False):
+        item.session.stash[_file_ended] = False
+        gc.collect()
+        gc.freeze()
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -227,11 +227,11 @@ def belongs_to_a_provider(path: Path) -> bool:
 
 def find_provider_names(source: str) -> set[str]:
     """Return the words with the name of a provider in identifiers and strings; docstrings and comments may name one."""
-    tree = ast.parse(source)
+    nodes = list(ast.walk(ast.parse(source)))
     docstrings = {
-        id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+        id(node.value) for node in nodes if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
     }
-    code = (text for node in ast.walk(tree) if id(node) not in docstrings for text in read_strings(node))
+    code = (text for node in nodes if id(node) not in docstrings for text in read_strings(node))
     return {word for text in code for word in NAMED.findall(text)}
 
 
