@@ -4,15 +4,16 @@
          <─────────── process id, later the exit status ──┘
 
 `python -m tornado_proxy serve` spends 0.6 of its 0.85 s of CPU time on imports, 0.1 on the price files, and the tests
-start some hundred servers.  A fork reads price files again if they have changed, as a reload does.  It differs from a
-new process in nothing else: it has its own memory, files, environment and signals.  Programs that must run before a
-module is imported, and tests of the start itself, use a new process.
+start some hundred servers.  A fork reads price files again if they have changed, as a reload does.  It ends without
+clearing its modules.  It differs from a new process in nothing else: it has its own memory, files, environment and
+signals.  Programs that must run before a module is imported, and tests of the start itself, use a new process.
 
 This file is the fork server; tests use forked_program.py.
 """
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import gc
 import json
@@ -23,8 +24,10 @@ import select
 import signal
 import socket
 import sys
+import threading
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 #: Bytes.  A request is an environment and some arguments, far less.
 _MAX_REQUEST_BYTES = 256 * 1024
@@ -117,7 +120,32 @@ def _run(request: Request) -> None:
     os.environ.update(request.environment)
     os.chdir(request.cwd)
     sys.argv = [request.module, *request.arguments]
-    runpy.run_module(request.module, run_name="__main__", alter_sys=True)
+    code = 0
+    try:
+        runpy.run_module(request.module, run_name="__main__", alter_sys=True)
+    except SystemExit as error:
+        if error.code is not None and not isinstance(error.code, int):
+            raise
+        code = error.code or 0
+    # The program's frames are gone by now.
+    _exit(code)
+
+
+def _exit(code: int) -> NoReturn:
+    """End the process as Python does, but leave the modules as they are.
+
+    To clear them takes 0.08 s of CPU time, because it copies each page that the fork shares with its server.
+    """
+    threading._shutdown()
+    atexit._run_exitfuncs()
+    # What the program has left open warns now.
+    gc.collect()
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except OSError:
+        sys.exit(code)  # Python tells of it
+    os._exit(code & 0xFF)
 
 
 def _main() -> None:
