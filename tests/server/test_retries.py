@@ -21,12 +21,13 @@ def proxy(tmp_path: Path) -> Iterator[ProxyProcess]:
 
 
 def test_retry_of_the_sdk_names_the_request_that_failed(proxy: ProxyProcess) -> None:
-    client = openai.OpenAI(base_url=f"{proxy.base_url}/v1", api_key=mint(), timeout=TIMEOUT_S, max_retries=1)
     messages = [{"role": "user", "content": "[[sim status=500]] hi"}]
+    headers = {"Idempotency-Key": "order-17"}
 
-    with pytest.raises(openai.InternalServerError):
-        client.chat.completions.create(model=MODEL, messages=messages, extra_headers={"Idempotency-Key": "order-17"})
-    client.chat.completions.create(model=MODEL, messages=[{"role": "user", "content": "hi"}])
+    with openai.OpenAI(base_url=f"{proxy.base_url}/v1", api_key=mint(), timeout=TIMEOUT_S, max_retries=1) as client:
+        with pytest.raises(openai.InternalServerError):
+            client.chat.completions.create(model=MODEL, messages=messages, extra_headers=headers)
+        client.chat.completions.create(model=MODEL, messages=[{"role": "user", "content": "hi"}])
 
     first, second, other = proxy.read_records(count=3)
     assert [first["status"], second["status"], other["status"]] == [500, 500, 200]
