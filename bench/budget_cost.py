@@ -231,14 +231,17 @@ def run_pairs(folder: Path, pairs: int, seconds: float, window_s: float) -> list
 def main() -> None:
     """Measure and print the table."""
     parser = argparse.ArgumentParser(prog="python -m bench.budget_cost", description=__doc__.partition("\n")[0])
-    parser.add_argument("--pairs", type=int, help="pairs of servers, one without budgets and one with a budget")
+    measured = parser.add_mutually_exclusive_group()
+    measured.add_argument("--pairs", type=int, help="pairs of servers, one without budgets and one with a budget")
     parser.add_argument("--seconds", type=float, help="length of the measurement (default: 300), or of each pair (12)")
     parser.add_argument("--window", type=float, default=0.25, help="seconds of a turn (default: 0.25)")
-    parser.add_argument("--kinds", nargs="+", default=[BUDGET, BUDGETS, LIMITS], choices=[BUDGET, BUDGETS, LIMITS])
+    measured.add_argument(
+        "--kinds", nargs="+", default=[BUDGET, BUDGETS, LIMITS], choices=[BUDGET, BUDGETS, LIMITS], help="of one server"
+    )
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        if options.pairs:
+        if options.pairs is not None:
             kinds, rounds = [NONE, BUDGET], run_pairs(folder, options.pairs, options.seconds or 12, options.window)
         else:
             kinds = [NONE, *options.kinds]
