@@ -268,6 +268,16 @@ def test_lease_is_a_tenth_of_what_all_processes_have_left(budgets: BudgetsUnderT
     assert raw_reserved(budgets.store) == 82
 
 
+def test_lease_is_a_tenth_of_what_requests_under_way_leave(process: tuple[BudgetStore, Slices]) -> None:
+    store, slices = process
+    for number in range(10):
+        assert slices.take(reservation(f"{number}", "0.5", LARGE))
+
+    store.sync_leases()
+
+    assert raw_reserved(store) == Decimal("14.5")  # 5 USD in use, and a tenth of the other 95
+
+
 def test_one_large_request_does_not_end_the_slices_of_small_ones(process: tuple[BudgetStore, Slices]) -> None:
     store, slices = process
     assert not slices.take(reservation("large", "50", LARGE))

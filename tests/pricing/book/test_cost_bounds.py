@@ -456,6 +456,19 @@ def test_bound_of_a_region_does_not_depend_on_requests_to_another() -> None:
     assert found[0] != found[1]
 
 
+def test_bound_of_a_model_at_one_provider_is_not_that_of_another() -> None:
+    spend = Spend("gpt-5.5", frozenset({Meter.INPUT, Meter.OUTPUT}))
+    facts = RequestFacts("gpt-5.5", (spend,), body_bytes=100, work=WorkLimits(text_only=True))
+    shared = CostBounds(BOOK, WorkCaps(tool_calls=10, session_s=3900))
+
+    found = [
+        shared.bound(Tariff(BOOK, name, Decimal(0)), "/v1/responses", facts, NOW) for name in ("openai", "anthropic")
+    ]
+
+    assert found[0] is not None
+    assert found[1] is None  # Anthropic has no such model
+
+
 @pytest.mark.parametrize(("kind", "provider_runs_it"), [("shell", True), ("mcp", True), ("custom", False)])
 def test_tool_of_an_unknown_kind_counts_as_run_by_the_provider(kind: str, *, provider_runs_it: bool) -> None:
     body = {"model": "gpt-5.5", "input": "hi", "tools": [{"type": kind, "name": "f"}]}

@@ -118,9 +118,9 @@ def find_project_id(config: Path, wanted: str) -> str:
 
 
 def find_recorded_project_id(config: Path, url: str | None, wanted: str | None) -> str | None:
-    """Return the id of a project whose records are wanted; it may have been removed from the configuration.
+    """Return the id of a project whose records or stops are wanted; it may have been removed from the configuration.
 
-    Without this check a name that no record has would give a sum of 0.
+    Without this check a name that nothing has would give a sum of 0, or an empty list.
 
     Args:
         config: The configuration that names the projects.
