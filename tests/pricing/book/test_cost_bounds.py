@@ -268,6 +268,13 @@ def test_model_without_limits_has_no_bound() -> None:
     assert BOUNDS.bound(Tariff(BOOK, "openai", Decimal(0)), "/v1/chat/completions", facts, NOW) is None
 
 
+def test_request_of_two_models_has_no_bound_if_one_has_no_limits() -> None:
+    meters = frozenset({Meter.INPUT, Meter.OUTPUT})
+    facts = RequestFacts("gpt-5.5", (Spend("gpt-5.5", meters), Spend("gpt-unlimited", meters)))
+
+    assert BOUNDS.bound(Tariff(BOOK, "openai", Decimal(0)), "/v1/responses", facts, NOW) is None
+
+
 def test_request_that_names_no_model_has_no_bound() -> None:
     assert BOUNDS.bound(Tariff(BOOK, "openai", Decimal(0)), "/v1/chat/completions", RequestFacts(), NOW) is None
 
