@@ -8,9 +8,9 @@ two, and with limits.  Each turn is compared with the one without budgets of its
 more from minute to minute.  Such a server counts the records of all callers in a thread, whose work is not in the
 differences.
 
-With --pairs, two servers take turns, one without budgets and one with a budget, and all that they do is compared: also
-how records are counted, and what the server with the budget does in the turns of the other one.  Two processes of the
-same configuration differ by some per cent for as long as they run, so each pair has new ones.
+With --pairs, a server without budgets and one with a budget take turns, and their whole CPU time is compared.  It
+includes the counting of records, and the periodic work of each server during the turns of the other one.  Two processes
+of the same configuration differ by some per cent for as long as they run, so each pair has new ones.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ import asyncio
 import functools
 import gc
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 import httpcore2
 import pytest
@@ -16,10 +16,6 @@ from tests.postgres_server import PostgresServer, running_postgres
 # Other load on the machine makes examples slow, which is no fault of the code under test.
 settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("tests")
-
-
-#: True between the last test of a file and the first one of the next.
-_file_ended = pytest.StashKey[bool]()
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -43,21 +39,26 @@ def pytest_collection_finish() -> None:
 @pytest.hookimpl(trylast=True)
 def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
     """Collect the garbage of each file at its end, so that an open socket fails the file that left it."""
-    if nextitem is None or nextitem.path != item.path:
+    if _ends_file(item, nextitem):
         gc.collect()
-        item.session.stash[_file_ended] = True
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Leave the strategies and caches of the files before out of all later collections, which take a tenth of the time.
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> Generator[None, object, object]:
+    """Leave the strategies and caches of a file out of all later collections, which take a tenth of the time.
 
-    The last test of a file holds its fixtures until its teardown has ended, so their garbage is collected here.
+    The last test holds its fixtures until here, so their garbage is collected first; an open socket fails the next
+    test.
     """
-    if item.session.stash.get(_file_ended, False):
-        item.session.stash[_file_ended] = False
+    result = yield
+    if _ends_file(item, nextitem):
         gc.collect()
         gc.freeze()
+    return result
+
+
+def _ends_file(item: pytest.Item, nextitem: pytest.Item | None) -> bool:
+    return nextitem is None or nextitem.path != item.path
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -138,7 +138,7 @@ def _exit(code: int) -> NoReturn:
     """
     threading._shutdown()
     atexit._run_exitfuncs()
-    # What the program has left open warns now.
+    # Files and sockets that the program has left open raise their warnings.
     gc.collect()
     try:
         sys.stdout.flush()
@@ -161,7 +161,7 @@ def _main() -> None:
     from tornado_proxy.providers.route_table import RouteTable
 
     PriceBook.from_documents(list_valid_documents(read_price_files(_PRICES)))
-    # Each keeps what it has compiled: the validator of a schema, the patterns of paths.
+    # The validator of the schema and the patterns of paths are compiled once, and cached.
     check(Document("", {}), "proxy")
     RouteTable(PROVIDERS)
     # Collections in the forks would copy every page that holds an object of the modules.

@@ -8,7 +8,7 @@ import re
 import pytest
 
 from tornado_proxy.config.bundled import find_folder
-from tornado_proxy.domain.project_lookup import is_project_id, match_projects
+from tornado_proxy.domain.project_lookup import match_projects, match_recorded_projects
 
 NAMES = {"p": "first", "q": "twin", "r": "twin", "s": "p"}
 
@@ -29,8 +29,14 @@ def test_id_goes_before_names(wanted: str, found: list[str]) -> None:
         "first",
     ],
 )
-def test_form_of_an_id_is_that_of_the_schema(text: str) -> None:
+def test_removed_project_is_found_by_what_the_schema_has_as_an_id(text: str) -> None:
     schema = json.loads((find_folder("schemas") / "projects.schema.json").read_text("utf-8"))
     pattern = schema["properties"]["projects"]["items"]["properties"]["id"]["pattern"]
 
-    assert is_project_id(text) == (re.search(pattern, text) is not None)
+    assert match_recorded_projects({}, text) == ([text] if re.search(pattern, text) else [])
+
+
+def test_name_that_has_the_form_of_an_id_is_that_of_its_project() -> None:
+    name = "0c9f8a5e-9a1e-4f6b-8c43-1d2a7f6f0a10"
+
+    assert match_recorded_projects({"p": name}, name) == ["p"]

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from tornado_proxy.domain.errors import BadRequest, NotFound
-from tornado_proxy.domain.project_lookup import is_project_id, match_projects
+from tornado_proxy.domain.project_lookup import match_projects, match_recorded_projects
 
 
 def find_project_id(names: Mapping[str, str], wanted: str) -> str:
@@ -19,17 +19,7 @@ def find_project_id(names: Mapping[str, str], wanted: str) -> str:
         NotFound: no project has the id or name.
         BadRequest: several projects have the name.
     """
-    found = match_projects(names, wanted)
-    if not found:
-        raise NotFound(
-            f"no project has the id or name {wanted[:100]!r}; GET /v1/projects on the admin port lists them",
-            param="project",
-        )
-    if len(found) > 1:
-        raise BadRequest(
-            f"several projects have the name {wanted[:100]!r}; use the id of one: {', '.join(found)}", param="project"
-        )
-    return found[0]
+    return _require_one(match_projects(names, wanted), wanted)
 
 
 def find_recorded_project_id(names: Mapping[str, str], wanted: str) -> str:
@@ -41,4 +31,17 @@ def find_recorded_project_id(names: Mapping[str, str], wanted: str) -> str:
         NotFound: it is neither an id or name of the configuration nor an id of a removed project.
         BadRequest: several projects have the name.
     """
-    return wanted if wanted not in names.values() and is_project_id(wanted) else find_project_id(names, wanted)
+    return _require_one(match_recorded_projects(names, wanted), wanted)
+
+
+def _require_one(found: Sequence[str], wanted: str) -> str:
+    if not found:
+        raise NotFound(
+            f"no project has the id or name {wanted[:100]!r}; GET /v1/projects on the admin port lists them",
+            param="project",
+        )
+    if len(found) > 1:
+        raise BadRequest(
+            f"several projects have the name {wanted[:100]!r}; use the id of one: {', '.join(found)}", param="project"
+        )
+    return found[0]

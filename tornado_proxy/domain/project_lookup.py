@@ -19,6 +19,6 @@ def match_projects(names: Mapping[str, str], wanted: str) -> list[str]:
     return [wanted] if wanted in names else [project_id for project_id, name in names.items() if name == wanted]
 
 
-def is_project_id(text: str) -> bool:
-    """Return True if a text has the form of a project id, as that of a project that was removed has."""
-    return _ID.fullmatch(text) is not None
+def match_recorded_projects(names: Mapping[str, str], wanted: str) -> list[str]:
+    """Return the ids of match_projects(), else `wanted` if a project that was removed can have had this id."""
+    return match_projects(names, wanted) or ([wanted] if _ID.fullmatch(wanted) else [])

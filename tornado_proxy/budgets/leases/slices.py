@@ -18,6 +18,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from decimal import Decimal
+from operator import attrgetter
 
 import msgspec
 
@@ -29,6 +30,9 @@ from tornado_proxy.domain.cost import CostBound
 from tornado_proxy.domain.usage import Basis
 
 _ZERO = Decimal(0)
+
+# In C: this is done for each request.
+_get_total, _get_subtotal = attrgetter("total"), attrgetter("subtotal")
 
 #: The part of a counter's rest that a process leases at most: a tenth.
 _SHARE = 10
@@ -223,7 +227,7 @@ class Slices:
         short = [claim for claim in request.claims if claim.slice.idle < _ZERO or claim.limit < claim.slice.limit]
         for used, amount in _sum_by_slice([request]).items():
             used.idle += amount
-        _note_asks(_group_asks(self._drain_asking()), now)
+        _note_asks(_group_bounds(self._drain_asking()), now)
         if any(claim.slice.is_leasable(claim.limit, now) for claim in short):
             self.is_short = True
 
@@ -262,7 +266,7 @@ class Slices:
         """Return the counters whose slices are to be leased, trimmed or written, in the order of locks."""
         with self.lock:
             asking = self._drain_asking()
-        asks = _group_asks(asking)  # without the lock: they can be thousands
+        asks = _group_bounds(asking)  # without the lock: they can be thousands
         with self.lock:
             _note_asks(asks, now)
             self.is_near = any([one.is_near for one in self.slices.values()])
@@ -356,10 +360,10 @@ class Slices:
         return made
 
 
-def _group_asks(asking: Iterable[LeasedRequest]) -> Mapping[tuple[_Claim, ...], list[CostBound]]:
+def _group_bounds(requests: Iterable[LeasedRequest]) -> Mapping[tuple[_Claim, ...], list[CostBound]]:
     """Return the bounds of requests by their claims: most share these with others."""
     bounds: defaultdict[tuple[_Claim, ...], list[CostBound]] = defaultdict(list)
-    for request in asking:
+    for request in requests:
         bounds[request.claims].append(request.bound)
     return bounds
 
@@ -367,23 +371,15 @@ def _group_asks(asking: Iterable[LeasedRequest]) -> Mapping[tuple[_Claim, ...], 
 def _note_asks(asks: Mapping[tuple[_Claim, ...], list[CostBound]], now: float) -> None:
     """Tell the slices of the requests that have asked; the lock is held."""
     for claims, bounds in asks.items():
-        total, subtotal = max(bound.total for bound in bounds), max(bound.subtotal for bound in bounds)
+        total, subtotal = max(map(_get_total, bounds)), max(map(_get_subtotal, bounds))
         for claim in claims:
             claim.slice.note(len(bounds), total if claim.is_total else subtotal, claim.limit, now)
 
 
 def _sum_by_slice(requests: Iterable[LeasedRequest]) -> Mapping[Slice, Decimal]:
-    # Most requests share their claims with others.
-    by_claims: dict[tuple[_Claim, ...], list[Decimal]] = {}
-    for request in requests:
-        amounts = by_claims.get(request.claims)
-        if amounts is None:
-            by_claims[request.claims] = [request.bound.total, request.bound.subtotal]
-        else:
-            amounts[0] += request.bound.total
-            amounts[1] += request.bound.subtotal
     sums: defaultdict[Slice, Decimal] = defaultdict(Decimal)
-    for claims, (total, subtotal) in by_claims.items():
+    for claims, bounds in _group_bounds(requests).items():
+        total, subtotal = sum(map(_get_total, bounds), _ZERO), sum(map(_get_subtotal, bounds), _ZERO)
         for claim in claims:
             sums[claim.slice] += total if claim.is_total else subtotal
     return sums

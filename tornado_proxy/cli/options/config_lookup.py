@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from tornado_proxy.config.validation import check
 from tornado_proxy.domain.config.document import Document, list_children, read_section
 from tornado_proxy.domain.config.ledger_address import LedgerAddress
 from tornado_proxy.domain.errors import ConfigError, LedgerUnavailable
-from tornado_proxy.domain.project_lookup import is_project_id, match_projects
+from tornado_proxy.domain.project_lookup import match_projects, match_recorded_projects
 from tornado_proxy.local.folders import LEDGER_FILE, find_state_folder
 from tornado_proxy.pricing.book.price_book import PriceBook
 
@@ -111,10 +111,7 @@ def find_project_id(config: Path, wanted: str) -> str:
         ConfigError: a file cannot be read.
         click.ClickException: several projects have the name.
     """
-    ids = match_projects(_read_project_names(config), wanted)
-    if len(ids) > 1:
-        raise click.ClickException(f"several projects have the name {wanted!r}; use the id of one: {', '.join(ids)}")
-    return ids[0] if ids else wanted
+    return _find_only(match_projects(_read_project_names(config), wanted), wanted) or wanted
 
 
 def find_recorded_project_id(config: Path, url: str | None, wanted: str | None) -> str | None:
@@ -133,12 +130,19 @@ def find_recorded_project_id(config: Path, url: str | None, wanted: str | None) 
     """
     if wanted is None or url is not None or _is_missing_default(config):
         return wanted
-    project_id = find_project_id(config, wanted)
-    if project_id not in find_project_ids(config) and not is_project_id(project_id):
+    project_id = _find_only(match_recorded_projects(_read_project_names(config), wanted), wanted)
+    if project_id is None:
         raise click.ClickException(
             f"no project has the id or name {wanted!r}; `tornado-proxy project list` shows all ids"
         )
     return project_id
+
+
+def _find_only(ids: Sequence[str], wanted: str) -> str | None:
+    """Return the only one of the ids that `wanted` names, None if it names none."""
+    if len(ids) > 1:
+        raise click.ClickException(f"several projects have the name {wanted!r}; use the id of one: {', '.join(ids)}")
+    return ids[0] if ids else None
 
 
 def _read_project_names(config: Path) -> dict[str, str]:

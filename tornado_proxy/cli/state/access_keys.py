@@ -142,7 +142,7 @@ def list_(config: Path, project: str | None, output_format: str) -> None:
       tornado-proxy access-key list --format json
     """
     with exit_on_errors():
-        project = None if project is None else find_recorded_project_id(config, None, project)
+        project = find_recorded_project_id(config, None, project)
     with open_state_store(config) as store:
         keys = [key for key in access_keys.list_keys(store) if project in (None, key.project_id)]
     if output_format == "json":
