@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import msgspec
 from msgspec.structs import replace
@@ -41,7 +42,8 @@ class ImageFacts:
     quality: str | None = None
 
 
-class WorkLimits(msgspec.Struct, frozen=True):
+# cache_hash: a part of the key under which a bound is found.
+class WorkLimits(msgspec.Struct, frozen=True, cache_hash=True):
     """The most work that a request can cause, as far as its body says; the default says nothing.
 
     Attributes:
@@ -65,6 +67,18 @@ class WorkLimits(msgspec.Struct, frozen=True):
 
 #: The body says nothing.
 UNKNOWN_WORK = WorkLimits()
+
+
+@lru_cache(1024)
+def limit_work(
+    output_tokens: int | None,
+    tool_calls: int | None,
+    choices: int,
+    text_only: bool,  # noqa: FBT001  # a positional argument is a cheaper cache key
+    names_models: bool = True,  # noqa: FBT001, FBT002
+) -> WorkLimits:
+    """Return the work of one prompt: one object for the same limits, so that look-ups compare it at once."""
+    return WorkLimits(1, choices, output_tokens, text_only, tool_calls, names_models)
 
 
 class RequestFacts(msgspec.Struct, frozen=True):

@@ -71,6 +71,20 @@ NAMED_TERMS = ("completion_window",)
 #: No term is stated.
 NO_TERMS = Terms()
 
+
+def make_terms(
+    service_tier: str | None = None,
+    speed: str | None = None,
+    inference_geo: str | None = None,
+    cache_ttl: str | None = None,
+    completion_window: str | None = None,
+) -> Terms:
+    """Return the terms of a request.  Most state none and share one object, which look-ups compare at once."""
+    if service_tier is speed is inference_geo is cache_ttl is completion_window is None:
+        return NO_TERMS
+    return Terms(service_tier, speed, inference_geo, cache_ttl=cache_ttl, completion_window=completion_window)
+
+
 #: The values of unstated terms, in the words that price cards use.
 DEFAULT_TERMS = Terms(service_tier="standard", speed="standard", memory_limit="1g")
 

@@ -17,7 +17,7 @@ from msgspec.structs import replace
 
 from tornado_proxy.domain.errors import InvalidBody
 from tornado_proxy.domain.request import RequestFacts, Spend
-from tornado_proxy.domain.terms import Terms
+from tornado_proxy.domain.terms import make_terms
 from tornado_proxy.domain.usage import Meter
 from tornado_proxy.providers.anthropic.messages.cache_lifetime import find_cache_ttl
 from tornado_proxy.providers.anthropic.messages.code_execution import charges_code_execution
@@ -75,7 +75,7 @@ def read_facts(body: bytes, members: Mapping[str, Any]) -> RequestFacts:
     """
     model = read_model(members)
     tier = read_text(members, "service_tier")
-    terms = Terms(tier, read_text(members, "speed"), read_text(members, "inference_geo"))
+    terms = make_terms(tier, read_text(members, "speed"), read_text(members, "inference_geo"))
     own = Spend(model, _TEXT, terms=terms)
     tool_types = _read_tool_types(members)
     others = (
@@ -88,7 +88,7 @@ def read_facts(body: bytes, members: Mapping[str, Any]) -> RequestFacts:
         model=model,
         spends=tuple(dict.fromkeys((own, *others))),
         stream=read_flag(members, "stream"),
-        terms=Terms(service_tier=tier, cache_ttl=find_cache_ttl(body)),
+        terms=make_terms(tier, cache_ttl=find_cache_ttl(body)),
         body_bytes=len(body),
         references=_read_references(members),
         continues=_read_continued(members),

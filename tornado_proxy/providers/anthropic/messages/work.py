@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from tornado_proxy.domain.request import WorkLimits
+from tornado_proxy.domain.request import WorkLimits, limit_work
 from tornado_proxy.providers.shared.json_body import is_text_only, read_limit, read_list
 from tornado_proxy.providers.shared.json_values import as_text
 
@@ -26,12 +26,12 @@ def read_work(members: Mapping[str, Any], body: bytes) -> WorkLimits:
 
     `max_tokens` limits one turn of the model; a tool that runs at the provider is followed by one more.
     """
-    return WorkLimits(
-        output_tokens=read_limit(members, "max_tokens"),
-        text_only=is_text_only(body, _OPAQUE_CONTENT, partial(_list_schemas, members))
-        and not _continues_thread(members),
-        tool_calls=_read_tool_calls(members),
-        names_models=not isinstance(members.get("fallbacks"), str),
+    return limit_work(
+        read_limit(members, "max_tokens"),
+        _read_tool_calls(members),
+        1,
+        is_text_only(body, _OPAQUE_CONTENT, partial(_list_schemas, members)) and not _continues_thread(members),
+        not isinstance(members.get("fallbacks"), str),
     )
 
 

@@ -13,8 +13,8 @@ from functools import partial
 from typing import Any
 
 from tornado_proxy.domain.errors import InvalidBody
-from tornado_proxy.domain.request import RequestFacts, Spend, WorkLimits
-from tornado_proxy.domain.terms import Terms
+from tornado_proxy.domain.request import RequestFacts, Spend, WorkLimits, limit_work
+from tornado_proxy.domain.terms import make_terms
 from tornado_proxy.domain.usage import Meter, Quantity
 from tornado_proxy.providers.contract import (
     HttpEndpoint,
@@ -111,7 +111,7 @@ def parse(request: RequestView) -> ParsedRequest:
     options = read_raw(body, "stream_options") if stream else None
     sent = _ask_for_usage(body, options) if stream else body
     cache_ttl = read_option(body, members, "prompt_cache_options", "ttl") if "prompt_cache_options" in members else None
-    terms = Terms(read_text(members, "service_tier"), cache_ttl=cache_ttl)
+    terms = make_terms(read_text(members, "service_tier"), cache_ttl=cache_ttl)
     searches = "web_search_options" in members or _SEARCH_MODEL.search(model) is not None
     media = find_content(body, _MEDIA_PARTS, partial(_list_schemas, body))
     is_plain = not (searches or media or "modalities" in members)
@@ -145,7 +145,7 @@ def _read_work(members: Mapping[str, Any], *, text_only: bool) -> WorkLimits:
     choices = read_count(members["n"]) if "n" in members else 1
     limiting = next(filter(members.__contains__, OUTPUT_LIMITS), None)
     limit = None if limiting is None else read_limit(members, limiting)
-    return WorkLimits(choices=choices, output_tokens=None if limit is None else limit * choices, text_only=text_only)
+    return limit_work(None if limit is None else limit * choices, 0, choices, text_only)
 
 
 def _list_meters(members: Mapping[str, Any], media: Collection[bytes], *, searches: bool) -> frozenset[Meter]:

@@ -9,8 +9,8 @@ from typing import Any
 import msgspec
 
 from tornado_proxy.domain.errors import InvalidBody
-from tornado_proxy.domain.request import RequestFacts, Spend, WorkLimits
-from tornado_proxy.domain.terms import Terms
+from tornado_proxy.domain.request import RequestFacts, Spend, WorkLimits, limit_work
+from tornado_proxy.domain.terms import Terms, make_terms
 from tornado_proxy.domain.usage import Meter
 from tornado_proxy.providers.contract import (
     DeferredUsage,
@@ -123,10 +123,11 @@ def _read_work(members: Mapping[str, Any], tools: Iterable[Mapping[str, object]]
     # A stored prompt can declare tools of its own.
     hosted = "prompt" in members or any(tool_kind(tool) not in CLIENT_TOOLS for tool in tools)
     continues = any(name in members for name in ("previous_response_id", "conversation", "prompt"))
-    return WorkLimits(
-        output_tokens=read_limit(members, "max_output_tokens"),
-        text_only=not continues and is_text_only(body, _OPAQUE_ITEMS, partial(_list_schemas, tools)),
-        tool_calls=read_limit(members, "max_tool_calls") if hosted else 0,
+    return limit_work(
+        read_limit(members, "max_output_tokens"),
+        read_limit(members, "max_tool_calls") if hosted else 0,
+        1,
+        not continues and is_text_only(body, _OPAQUE_ITEMS, partial(_list_schemas, tools)),
     )
 
 
@@ -194,7 +195,7 @@ def _read_terms(body: bytes, members: Mapping[str, Any]) -> Terms:
         window = None
     if window is not None and not read_flag(members, "background"):
         raise InvalidBody('"background_options.completion_window" needs "background": true', param="background_options")
-    return Terms(
+    return make_terms(
         service_tier=read_text(members, "service_tier"),
         cache_ttl=read_option(body, members, "prompt_cache_options", "ttl"),
         completion_window=window,
