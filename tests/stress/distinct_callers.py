@@ -52,6 +52,7 @@ _CONSTANTS: dict[str, float | list[float]] = {
     "tornado_proxy.budgets.schedule._CLEANUP_S": 5,
     # Caches are full after a few callers.
     "tornado_proxy.gateway.budgets.reservations._MAX_KEPT": 20,
+    "tornado_proxy.gateway.budgets.shared_bounds._MAX_KEPT": 20,
     "tornado_proxy.budgets.leases.slices._MAX_CACHED": 20,
 }
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import datetime
-from decimal import ROUND_HALF_EVEN, Decimal
+from decimal import ROUND_CEILING, ROUND_HALF_EVEN, Decimal
 
 import msgspec
 from msgspec.structs import replace
+
+from tornado_proxy.domain.text import format_decimal
 
 #: Amounts are rounded to 1e-12 USD.  Ten cached tokens at 0.01 USD per million (1e-7 USD) are still exact.
 AMOUNT_QUANTUM = Decimal("1e-12")
@@ -27,6 +29,12 @@ ZERO = Decimal(0)
 def round_amount(amount: Decimal) -> Decimal:
     """Return `amount` rounded half-even to 1e-12 USD."""
     return amount.quantize(AMOUNT_QUANTUM, ROUND_HALF_EVEN)
+
+
+def round_up(amount: Decimal) -> Decimal:
+    """Return `amount` rounded up to 1e-12 USD."""
+    # Not quantize(): it raises an error if the result has more than 28 digits.
+    return amount.scaleb(12).to_integral_value(ROUND_CEILING).scaleb(-12)
 
 
 class LineItem(msgspec.Struct, frozen=True):
@@ -55,6 +63,17 @@ class CostBound(msgspec.Struct, frozen=True, gc=False):
     total: Decimal = ZERO
     subtotal: Decimal = ZERO
     tokens: int = 0
+
+    def state(self) -> StatedBound:
+        """Return the bound as the ledger stores it."""
+        return StatedBound(format_decimal(self.total), format_decimal(self.subtotal))
+
+
+class StatedBound(msgspec.Struct, frozen=True, gc=False):
+    """The USD of a bound as text without an exponent: requests that share a bound share its text."""
+
+    total: str
+    subtotal: str
 
 
 #: The bound of a request that costs nothing.

@@ -11,7 +11,7 @@ import msgspec
 
 from tornado_proxy.domain.attribution import NO_ATTRIBUTION, Attribution
 from tornado_proxy.domain.container import ContainerTime
-from tornado_proxy.domain.cost import Cost, CostBound
+from tornado_proxy.domain.cost import Cost, StatedBound
 from tornado_proxy.domain.identity import Caller, KeyId
 from tornado_proxy.domain.request import DeferredRatingFacts
 from tornado_proxy.domain.usage import Basis
@@ -80,7 +80,7 @@ class RequestIntent(msgspec.Struct, frozen=True):
     attribution: Attribution = NO_ATTRIBUTION
     traceparent: str | None = None
     retry: RetryFacts = NO_RETRY_FACTS
-    bound: CostBound | None = None
+    bound: StatedBound | None = None
 
 
 class RequestRecord(msgspec.Struct, frozen=True):

@@ -11,7 +11,7 @@ from typing import Generic
 import msgspec
 
 from tornado_proxy.domain.attribution import Attribution
-from tornado_proxy.domain.cost import CostBound
+from tornado_proxy.domain.cost import StatedBound
 from tornado_proxy.domain.identity import Caller, Project, Secret
 from tornado_proxy.domain.record import NO_RETRY_FACTS, RequestIntent
 from tornado_proxy.domain.request import RequestFacts
@@ -48,6 +48,8 @@ class RequestContext(msgspec.Struct, Generic[EndpointT], frozen=True):
         stated: The headers that describe the request.
         is_limited: True if a budget or a limit applies to the caller's requests.
         has_limits: True if a limit of requests, tokens or streams applies to them.
+        is_plain: True if the request is charged, and budgets of the configuration, with their limits there, are all
+            that applies to the caller's requests.
     """
 
     snapshot: Snapshot
@@ -63,6 +65,7 @@ class RequestContext(msgspec.Struct, Generic[EndpointT], frozen=True):
     stated: StatedHeaders
     is_limited: bool
     has_limits: bool
+    is_plain: bool
 
     @property
     def token(self) -> Secret:
@@ -102,6 +105,7 @@ class _SharedFacts(msgspec.Struct, frozen=True):
     tariff: Tariff
     is_limited: bool
     has_limits: bool
+    is_plain: bool
 
 
 def make_context(
@@ -130,6 +134,7 @@ def make_context(
         stated=find_stated_headers(request.headers, shared.project.attribution.end_user_header),
         is_limited=shared.is_limited or bool(caller.token_budgets),
         has_limits=shared.has_limits,
+        is_plain=shared.is_plain and match.endpoint.charged and not caller.token_budgets,
     )
 
 
@@ -150,18 +155,20 @@ def renew_context(context: RequestContext[EndpointT], snapshot: Snapshot) -> Req
         tariff=shared.tariff,
         is_limited=shared.is_limited or bool(context.caller.token_budgets),
         has_limits=shared.has_limits,
+        is_plain=shared.is_plain and context.endpoint.charged and not context.caller.token_budgets,
     )
 
 
 def _find_shared_facts(snapshot: Snapshot, project_id: str, provider: str) -> _SharedFacts:
     project = snapshot.projects[project_id]
     own = snapshot.find_account(project_id, provider) is not None
-    has_limits = bool(snapshot.find_limits(project))
+    has_budgets, has_limits = bool(snapshot.find_budgets(project)), bool(snapshot.find_limits(project))
     return _SharedFacts(
         project=project,
         tariff=snapshot.find_tariff(provider, project_id, own=own),
-        is_limited=has_limits or bool(snapshot.find_budgets(project)),
+        is_limited=has_budgets or has_limits,
         has_limits=has_limits,
+        is_plain=has_budgets and not has_limits and not snapshot.budget_limits.changes.get(project_id),
     )
 
 
@@ -201,7 +208,7 @@ def request_intent(
     access: ProviderAccess,
     facts: RequestFacts,
     start: RequestStart,
-    bound: CostBound | None = None,
+    bound: StatedBound | None = None,
 ) -> RequestIntent:
     """Return the intent of a request; `bound` is the most that it can cost, None without a budget."""
     caller, session = context.caller, start.session

@@ -1,12 +1,10 @@
 """The columns of intents, records, settlements and objects, in the order in which they are stored.
 
-Times are RFC 3339 UTC with milliseconds, amounts are decimal strings.  A bound is text when it is stored, as few are.
+Times are RFC 3339 UTC with milliseconds, amounts are decimal strings.
 rows.py converts values to rows, schema.py creates the tables.
 """
 
 from __future__ import annotations
-
-from decimal import Decimal
 
 import msgspec
 
@@ -51,8 +49,8 @@ class IntentRow(msgspec.Struct, array_like=True, gc=False):
     # Last: the intent log of an earlier version has rows without them.
     idempotency_hash: str | None = None
     retry_count: str | None = None
-    bound_total: Decimal | None = None
-    bound_subtotal: Decimal | None = None
+    bound_total: str | None = None
+    bound_subtotal: str | None = None
 
 
 class RecordRow(IntentRow, array_like=False, omit_defaults=True, gc=False):

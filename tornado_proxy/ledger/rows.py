@@ -83,11 +83,6 @@ def make_intent_row(intent: RequestIntent) -> IntentRow:
     )
 
 
-def list_intent_values(row: IntentRow) -> list[object]:
-    """Return the values of INTENT_COLUMNS."""
-    return [format_decimal(value) if isinstance(value, Decimal) else value for value in astuple(row)]
-
-
 def make_record_row(record: RequestRecord, intent_row: IntentRow | None = None) -> RecordRow:
     """Return the row of a record; `intent_row` is that of its intent, if it is known."""
     key, cost, first_byte_at = record.intent.key, record.cost, record.first_byte_at

@@ -16,7 +16,7 @@ from tornado_proxy.budgets.leases import unheld_requests
 from tornado_proxy.budgets.leases.slices import Slices
 from tornado_proxy.budgets.store import BudgetStore
 from tornado_proxy.domain.budgets.budget import Budget
-from tornado_proxy.domain.cost import CostBound
+from tornado_proxy.domain.cost import StatedBound
 from tornado_proxy.domain.record import RequestRecord
 from tornado_proxy.domain.usage import Basis
 
@@ -27,7 +27,7 @@ LARGE = Budget(MONTH, Decimal(100))
 
 def bounded(request_id: str, basis: Basis, total: str = "0") -> RequestRecord:
     """Return the record of a request that can cost 0.5 USD, 0.4 of them at the provider."""
-    bound = CostBound(Decimal("0.5"), Decimal("0.4"))
+    bound = StatedBound("0.5", "0.4")
     return make_record(structs.replace(intent(request_id), bound=bound), basis=basis, cost=cost(total))
 
 

@@ -113,7 +113,7 @@ def test_intent_of_work_without_a_request_has_the_bound_that_its_budget_reserves
 
     (reservation,) = gateway.keeper.reserved.values()
     assert reservation.bound.total > 0
-    assert [intent.bound for intent in gateway.ledger.begun] == [reservation.bound]
+    assert [intent.bound for intent in gateway.ledger.begun] == [reservation.bound.state()]
 
 
 def test_every_intent_of_one_frame_is_stored_before_the_work_after_it_is_recorded(

@@ -22,7 +22,7 @@ from tornado_proxy.domain.cost import CostBound
 from tornado_proxy.domain.errors import RequestError
 from tornado_proxy.domain.request import RequestFacts, Spend, WorkLimits
 from tornado_proxy.domain.usage import Basis, Meter, Quantity, UsageItem, UsageReport
-from tornado_proxy.pricing.book.cost_bounds import CostBounds
+from tornado_proxy.pricing.book.cost_bounds import CostBounds, round_up_length
 from tornado_proxy.pricing.book.price_book import PriceBook, Tariff
 from tornado_proxy.pricing.book.upper_bound import HIDDEN_TOKENS, WorkCaps
 from tornado_proxy.providers.contract import HttpEndpoint, RequestView, ResponseHead
@@ -408,6 +408,71 @@ def test_bound_depends_on_the_request_alone_and_not_on_those_before_it(name: str
     shared = CostBounds(BOOK, caps)
     for request in (*requests, *reversed(requests), *sorted(requests, key=lambda one: (one[1], one[0]))):
         assert bound_one(shared, *request) == alone[request]
+
+
+@given(length=st.one_of(st.integers(0, 20_000), st.integers(0, 70_000_000)))
+def test_shared_bound_is_that_of_a_body_some_per_cent_longer(length: int) -> None:
+    tariff, path = Tariff(BOOK, "openai", Decimal("0.05")), "/v1/chat/completions"
+    facts = replace(find_facts("openai", path, chat(max_completion_tokens=10)), body_bytes=length)
+    longest = length + max(256, length // 16 + 1)
+
+    shared = BOUNDS.share(tariff, facts, NOW)
+    assert shared is not None
+    own, of_longest = (BOUNDS.bound(tariff, path, replace(facts, body_bytes=some), NOW) for some in (length, longest))
+    assert own is not None
+    assert of_longest is not None
+    assert own.total <= shared.bound.total <= of_longest.total
+    assert own.subtotal <= shared.bound.subtotal <= of_longest.subtotal
+    assert own.tokens <= shared.bound.tokens <= of_longest.tokens
+    assert round_up_length(length) == round_up_length(round_up_length(length) - 1)
+
+
+def test_lengths_of_shared_bounds_are_few() -> None:
+    lengths = {round_up_length(length) for length in range(1_000_000)}
+    assert len(lengths) <= 32 + 16 * 7  # of 256 bytes up to 8 KiB, and sixteen for each doubling after that
+    assert all(length < round_up_length(length) for length in lengths)
+
+
+@pytest.mark.parametrize(
+    ("provider", "path", "body"),
+    [
+        ("openai", "/v1/chat/completions", chat(model="gpt-4o-search-preview")),
+        ("openai", "/v1/responses", {"model": "gpt-5.5", "input": "x", "tools": [{"type": "web_search"}]}),
+        ("anthropic", "/v1/messages", message(fallbacks="default")),
+    ],
+)
+def test_bound_that_more_than_the_length_decides_is_not_shared(
+    provider: str, path: str, body: dict[str, object]
+) -> None:
+    facts, tariff = find_facts(provider, path, body), Tariff(BOOK, provider, Decimal(0))
+    assert BOUNDS.bound(tariff, path, facts, NOW) is not None
+    assert BOUNDS.share(tariff, facts, NOW) is None
+
+
+@pytest.mark.parametrize("name", ["gpt-5.6-sol", "gpt-5.6-luna"])
+def test_shared_bound_ends_when_a_price_changes(name: str) -> None:
+    price = BOOK.resolve("openai", name)
+    assert price is not None
+    assert price.dates
+    tariff, path, second = Tariff(BOOK, "openai", Decimal(0)), "/v1/chat/completions", timedelta(seconds=1)
+    facts = find_facts("openai", path, chat(model=name, max_completion_tokens=10))
+    for date in price.dates:
+        before, after = (BOUNDS.share(tariff, facts, at) for at in (date - second, date))
+        if before is not None and after is not None:
+            assert (before.until, after.since) == (date, date)
+
+
+def test_bound_has_no_more_decimals_than_amounts_have() -> None:
+    facts = replace(find_facts("openai", "/v1/chat/completions", chat()), body_bytes=12_345)
+    found = BOUNDS.bound(Tariff(BOOK, "openai", Decimal("0.0333333333")), "/v1/chat/completions", facts, NOW)
+    assert found is not None
+    assert found.total == found.total.quantize(Decimal("1e-12"))
+    assert found.total >= found.subtotal * Decimal("1.0333333333")
+
+
+def test_bound_of_any_size_is_a_number() -> None:
+    body = {"model": "gpt-5.5", "input": "x", "tools": [{"type": "web_search"}], "max_tool_calls": 10**40}
+    assert bound("openai", "/v1/responses", body, surcharge_rate="0.05") > 10**30
 
 
 #: Models whose prices change at a length and at different dates, one of one price, and one without output.

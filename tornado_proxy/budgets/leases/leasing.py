@@ -3,7 +3,7 @@
 budget_leases      what each process has leased of each counter, and uses of it; the counter's `reserved` contains it
 leased_requests    the requests under way that have reserved from slices, if they run for longer than a second
 
-A process trims its slices two to four times a second while it has any; the part that it has not used for two seconds
+A process trims its slices one to four times a second while it has any; the part that it has not used for two seconds
 goes back.  The slices of a process that has died are freed when its records are counted; the requests that it has lost,
 and those whose records have no known cost, are held, with the bounds that the ledger has of them (unheld_requests.py).
 

@@ -12,49 +12,27 @@ microseconds.
 from __future__ import annotations
 
 import threading
-import time
-from collections import defaultdict, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from decimal import Decimal
 from operator import attrgetter
+from time import monotonic
+from weakref import WeakValueDictionary
 
 import msgspec
 
 from tornado_proxy.budgets.counting.counters import CounterKey, key_budgets
+from tornado_proxy.budgets.leases.slice import Slice, round_down, round_up, to_usd
 from tornado_proxy.budgets.limits.rate_slices import RateSlices
 from tornado_proxy.domain.budgets.counter import Amount
 from tornado_proxy.domain.budgets.reservation import BudgetedSpender, Reservation
 from tornado_proxy.domain.cost import CostBound
 from tornado_proxy.domain.usage import Basis
 
-_ZERO = Decimal(0)
-
 # In C: this is done for each request.
-_get_total, _get_subtotal = attrgetter("total"), attrgetter("subtotal")
-
-#: The part of a counter's rest that a process leases at most: a tenth.
-_SHARE = 10
-
-#: The most that a process leases: this many times the largest bound, or this many USD if that is more; with many
-#: requests, this many times those between two syncs.
-_MIN_BOUNDS = 256
-_SPARE = 4
-_MAX_USD = Decimal(1)
-
-#: Requests of a counter within _IDLE_S that make a lease worthwhile.
-_MIN_ASKS = 2
-
-#: Seconds without a request after which the idle part is given back; the second while the counter has much left, so
-#: that requests after a pause find it.
-_IDLE_S, _FAR_IDLE_S = 2.0, 30.0
-
-#: Seconds in which a counter is not leased again after another process has asked for the idle part.
-_RECALLED_S = 5.0
-
-#: Seconds until the next attempt to lease after one that got nothing: near the limit, requests reserve one by one.
-_DENIED_S = 1.0
+_get_sliced = attrgetter("sliced")
 
 #: Seconds for which slices are used after the last transaction or query that succeeded.
 _VALID_S = 5.0
@@ -66,92 +44,8 @@ _MAX_CACHED = 4096
 _MAX_ASKING = 4096
 
 
-@dataclass(slots=True, eq=False)
-class Slice:
-    """A slice of one counter.
-
-    Attributes:
-        key: The key of the counter.
-        limit: The lowest limit that it was leased for.
-        asked: The lowest limit that requests had since the last sync; None if there was none.
-        bound: The largest bound of the requests before the last sync; `asked_bound` is that of the requests since.
-        asks: Requests since `asked_at` was long ago and nothing idle; `new_asks` are those since the last sync, and
-            `need` those of the syncs before it, of which each counts half of the next.
-        asked_at: When a sync found the last requests, or one found too little; monotonic.
-        recalled_at: When another process asked for the idle part, monotonic.
-        denied_at: When nothing could be leased, monotonic.
-        is_near: True if the counter has so little left that the last lease was smaller than wanted.
-        has_changed: True if the row in the database is not up to date.
-        claimed_by: The keys of the cached claims on it.
-    """
-
-    key: CounterKey
-    granted: Decimal = _ZERO
-    idle: Decimal = _ZERO
-    limit: Decimal = _ZERO
-    asked: Decimal | None = None
-    bound: Decimal = _ZERO
-    asked_bound: Decimal = _ZERO
-    asks: int = 0
-    new_asks: int = 0
-    need: int = 0
-    asked_at: float = float("-inf")
-    recalled_at: float = float("-inf")
-    denied_at: float = float("-inf")
-    is_near: bool = False
-    has_changed: bool = False
-    claimed_by: set[BudgetedSpender] = field(default_factory=set)
-
-    @property
-    def used(self) -> Decimal:
-        """The bounds of requests under way."""
-        return self.granted - self.idle
-
-    def note(self, asks: int, bound: Decimal, limit: Decimal, at: float) -> None:
-        """Note requests, the largest bound of which is `bound`; `at` is monotonic."""
-        # Requests count on after a pause if the slice still has an idle part.
-        self.asks = self.asks + asks if self.idle or at - self.asked_at < _IDLE_S else asks
-        self.new_asks += asks
-        self.asked_at = at
-        self.asked_bound = max(self.asked_bound, bound)
-        self.asked = limit if self.asked is None else min(self.asked, limit)
-        self.has_changed = True
-
-    def is_wanted(self, now: float) -> bool:
-        """Return True if requests are likely to take from it soon."""
-        is_used = now - self.asked_at < (_IDLE_S if self.is_near else _FAR_IDLE_S)
-        return self.asks >= _MIN_ASKS and is_used and now - self.recalled_at >= _RECALLED_S
-
-    def is_leasable(self, limit: Decimal, now: float) -> bool:
-        """Return True if a sync may lease more of it, or has to give back what exceeds a lower limit."""
-        return (self.asks >= _MIN_ASKS and now - self.denied_at >= _DENIED_S) or limit < self.limit
-
-    def find_lease(self, left: Decimal, now: float) -> Decimal:
-        """Return the amount to be idle, of `left` that the counter has left."""
-        share = left / _SHARE
-        self.need, self.new_asks = max(self.new_asks, self.need // 2), 0
-        wanted = max(_MAX_USD, max(_MIN_BOUNDS, _SPARE * self.need) * self.bound)
-        self.is_near = share < wanted
-        return min(share, wanted) if self.is_wanted(now) and share >= self.bound else _ZERO
-
-
-class LeasedRequest(msgspec.Struct, frozen=True, gc=False):
-    """A request under way that has reserved from slices: its claims on them, and what its reservation would state."""
-
-    claims: tuple[_Claim, ...]
-    bound: CostBound
-    started_at: datetime
-
-    @property
-    def amounts(self) -> dict[CounterKey, Decimal]:
-        """The amounts by counter, in the order of locks."""
-        total, subtotal = self.bound.total, self.bound.subtotal
-        amounts = {claim.slice.key: total if claim.is_total else subtotal for claim in self.claims}
-        return dict(sorted(amounts.items()))
-
-
 class _Claim(msgspec.Struct, frozen=True, eq=False):
-    """The part of a request in a slice: its total or its subtotal, below the lowest limit of its budgets."""
+    """The claim of a spender on a slice: for totals or subtotals, below the lowest limit of its budgets."""
 
     slice: Slice
     limit: Decimal
@@ -159,11 +53,48 @@ class _Claim(msgspec.Struct, frozen=True, eq=False):
 
 
 class _SpenderClaims(msgspec.Struct, frozen=True):
-    """The claims of the requests of one spender with the same budgets that begin in one hour."""
+    """The claims of one spender with the same budgets on the slices of one hour."""
 
     begin: datetime
     end: datetime
     claims: tuple[_Claim, ...]
+
+
+class _Part(msgspec.Struct, frozen=True, eq=False):
+    """The part of a bound in a slice, which must have been leased for at most `limit`."""
+
+    slice: Slice
+    limit: Decimal
+    amount: int
+
+
+class SlicedBound(msgspec.Struct, frozen=True, eq=False):
+    """A bound with its parts of slices: one object for all requests of a spender that share the bound.
+
+    It holds for requests that begin from `begin` on and before `end`, aware UTC.
+    """
+
+    bound: CostBound
+    begin: datetime
+    end: datetime
+    parts: tuple[_Part, ...]
+
+
+class LeasedRequest(msgspec.Struct, frozen=True, gc=False):
+    """A request under way that has reserved from slices."""
+
+    sliced: SlicedBound
+    started_at: datetime
+
+    @property
+    def bound(self) -> CostBound:
+        """The most that it can cost."""
+        return self.sliced.bound
+
+    @property
+    def amounts(self) -> dict[CounterKey, Decimal]:
+        """The amounts by counter, in the order of locks."""
+        return dict(sorted((part.slice.key, to_usd(part.amount)) for part in self.sliced.parts))
 
 
 @dataclass(slots=True)
@@ -185,50 +116,58 @@ class Slices:
     to_hold: dict[str, tuple[LeasedRequest, Basis]] = field(default_factory=dict)
     _valid_until: float = float("-inf")
     _claims: dict[BudgetedSpender, _SpenderClaims] = field(default_factory=dict)
+    #: Also those that were dropped, while a claim or a bound has them: there is never another one of their counter.
+    _known: WeakValueDictionary[CounterKey, Slice] = field(default_factory=WeakValueDictionary)
     #: The requests that their slices were not told of.
     _asking: deque[LeasedRequest] = field(default_factory=lambda: deque(maxlen=_MAX_ASKING))
 
     def take(self, reservation: Reservation) -> bool:
         """Reserve from slices; return False if one has too little: then the database decides."""
-        return self.take_bound(reservation.request_id, reservation.budgeted, reservation.bound, reservation.at)
+        sliced = self.divide(reservation.budgeted, reservation.bound, reservation.at)
+        return self.take_sliced(reservation.request_id, sliced, reservation.at)
 
-    def take_bound(self, request_id: str, budgeted: BudgetedSpender, bound: CostBound, at: datetime) -> bool:
-        """Reserve as take() does, for a request that needs no reservation but this one.
-
-        Args:
-            request_id: The id of the request.
-            budgeted: Whom it is charged to, and the budgets that must have room for it.
-            bound: The most that it can cost.
-            at: When it began, aware UTC.
-        """
-        total, subtotal, now = bound.total, bound.subtotal, time.monotonic()
+    def divide(self, budgeted: BudgetedSpender, bound: CostBound, at: datetime) -> SlicedBound:
+        """Return a bound with its parts of the slices of a spender's budgets, for requests of the hour of `at`."""
         with self.lock:
             found = self._claims.get(budgeted)
             if found is None or not found.begin <= at < found.end:
                 found = self._make_claims(budgeted, at)
-            request, is_taken = LeasedRequest(found.claims, bound, at), now < self._valid_until
+        parts = [
+            _Part(claim.slice, claim.limit, round_up(bound.total if claim.is_total else bound.subtotal))
+            for claim in found.claims
+        ]
+        return SlicedBound(bound, found.begin, found.end, tuple(parts))
+
+    def take_sliced(self, request_id: str, sliced: SlicedBound, at: datetime) -> bool:
+        """Reserve as take() does; `at` is when the request began, aware UTC."""
+        request, now = LeasedRequest(sliced, at), monotonic()
+        with self.lock:
+            is_taken = now < self._valid_until
             self._asking.append(request)
-            for claim in found.claims:
-                used = claim.slice
-                used.idle -= total if claim.is_total else subtotal
-                if used.idle < _ZERO or claim.limit < used.limit:
+            for part in sliced.parts:
+                used = part.slice
+                used.idle = idle = used.idle - part.amount
+                # Nearly always the same object, which takes a fraction of the comparison.
+                if idle < 0 or (part.limit is not used.limit and part.limit < used.limit):
                     is_taken = False
             if is_taken:
                 self.requests[request_id] = request
             else:
-                self._put_back(request, now)
+                self._put_back(sliced, now)
         return is_taken
 
-    def _put_back(self, request: LeasedRequest, now: float) -> None:
-        """Put back the amounts of a request for which too little was idle.
+    def _put_back(self, sliced: SlicedBound, now: float) -> None:
+        """Put back the parts of a bound of which too little was idle.
 
         The next sync comes soon if it can lease something for it.
         """
-        short = [claim for claim in request.claims if claim.slice.idle < _ZERO or claim.limit < claim.slice.limit]
-        for used, amount in _sum_by_slice([request]).items():
-            used.idle += amount
-        _note_asks(_group_bounds(self._drain_asking()), now)
-        if any(claim.slice.is_leasable(claim.limit, now) for claim in short):
+        parts = sliced.parts
+        short = [part for part in parts if part.slice.idle < 0 or part.limit < part.slice.limit]
+        for part in parts:
+            part.slice.idle += part.amount
+            self.slices[part.slice.key] = part.slice  # it may have been dropped while nobody asked
+        _note_asks(_count_bounds(self._drain_asking()), now)
+        if any(part.slice.is_leasable(part.limit, now) for part in short):
             self.is_short = True
 
     def _drain_asking(self) -> list[LeasedRequest]:
@@ -242,9 +181,9 @@ class Slices:
         with self.lock:
             request = self.requests.pop(request_id, None)
             if request is not None:
-                for one, amount in _sum_by_slice([request]).items():
-                    one.idle += amount
-                    one.has_changed = True
+                for part in request.sliced.parts:
+                    part.slice.idle += part.amount
+                    part.slice.has_changed = True
         return request is not None
 
     def count(self, request_ids: Iterable[str]) -> dict[str, LeasedRequest]:
@@ -266,17 +205,14 @@ class Slices:
         """Return the counters whose slices are to be leased, trimmed or written, in the order of locks."""
         with self.lock:
             asking = self._drain_asking()
-        asks = _group_bounds(asking)  # without the lock: they can be thousands
+        asks = _count_bounds(asking)  # without the lock: they can be thousands
         with self.lock:
             _note_asks(asks, now)
             self.is_near = any([one.is_near for one in self.slices.values()])
             due = []
             for key, one in list(self.slices.items()):
-                is_empty = not (one.granted or one.idle or one.has_changed)
-                if is_empty and now - one.asked_at >= _IDLE_S:
+                if one.is_unused(now):
                     del self.slices[key]
-                    for cached in one.claimed_by:
-                        self._claims.pop(cached, None)
                 elif one.has_changed or (one.idle and not one.is_wanted(now)):
                     due.append(key)
             self.is_short = False
@@ -297,16 +233,16 @@ class Slices:
             one = self.slices[key]
             if one.asked is not None:
                 one.limit, one.asked = one.asked, None
-                one.bound, one.asked_bound = one.asked_bound, _ZERO
+                one.bound, one.asked_bound = one.asked_bound, 0
             used = one.used
-            lease = one.find_lease(left - used, now)
+            lease = one.find_lease(round_down(left) - used, now)
             self.is_near = self.is_near or one.is_near
             if not lease:
                 one.denied_at = now
             if one.idle > lease:
                 one.granted, one.idle = used + lease, lease
             one.has_changed = False
-            return used + lease, used
+            return to_usd(used + lease), to_usd(used)
 
     def find_limit(self, key: CounterKey) -> Decimal:
         """Return the limit that settle_lease() leases for."""
@@ -316,8 +252,8 @@ class Slices:
     def grant(self, granted: Mapping[CounterKey, Decimal]) -> None:
         """Let requests take from the amount that the database has leased."""
         with self.lock:
-            for key, amount in granted.items():
-                one = self.slices[key]
+            for key, usd in granted.items():
+                one, amount = self.slices[key], round_down(usd)
                 one.idle += amount - one.granted
                 one.granted = amount
 
@@ -326,7 +262,7 @@ class Slices:
 
         Requests of this or another process need it.
         """
-        now = time.monotonic()
+        now = monotonic()
         with self.lock:
             own = [self.slices[key] for key in keys if key in self.slices]
             for one in own:
@@ -344,15 +280,13 @@ class Slices:
         """Return the claims of a request, and keep them for the next ones."""
         if len(self._claims) >= _MAX_CACHED:
             self._claims.clear()
-            for claimed in self.slices.values():
-                claimed.claimed_by.clear()
         claims: dict[CounterKey, _Claim] = {}
         for of, budget in key_budgets(budgeted, at):
             limit = min(budget.limit, claims[of].limit) if of in claims else budget.limit
-            one = self.slices.get(of)
+            one = self._known.get(of)
             if one is None:
-                one = self.slices[of] = Slice(of, limit=limit)
-            one.claimed_by.add(budgeted)
+                one = self._known[of] = Slice(of, limit=limit)
+            self.slices[of] = one
             claims[of] = _Claim(one, limit, budget.kind.amount is Amount.TOTAL)
         begin = at.replace(minute=0, second=0, microsecond=0)
         made = _SpenderClaims(begin, begin + timedelta(hours=1), tuple(claims.values()))
@@ -360,26 +294,20 @@ class Slices:
         return made
 
 
-def _group_bounds(requests: Iterable[LeasedRequest]) -> Mapping[tuple[_Claim, ...], list[CostBound]]:
-    """Return the bounds of requests by their claims: most share these with others."""
-    bounds: defaultdict[tuple[_Claim, ...], list[CostBound]] = defaultdict(list)
-    for request in requests:
-        bounds[request.claims].append(request.bound)
-    return bounds
+def _count_bounds(requests: Iterable[LeasedRequest]) -> Mapping[SlicedBound, int]:
+    return Counter(map(_get_sliced, requests))
 
 
-def _note_asks(asks: Mapping[tuple[_Claim, ...], list[CostBound]], now: float) -> None:
+def _note_asks(asks: Mapping[SlicedBound, int], now: float) -> None:
     """Tell the slices of the requests that have asked; the lock is held."""
-    for claims, bounds in asks.items():
-        total, subtotal = max(map(_get_total, bounds)), max(map(_get_subtotal, bounds))
-        for claim in claims:
-            claim.slice.note(len(bounds), total if claim.is_total else subtotal, claim.limit, now)
+    for sliced, count in asks.items():
+        for part in sliced.parts:
+            part.slice.note(count, part.amount, part.limit, now)
 
 
-def _sum_by_slice(requests: Iterable[LeasedRequest]) -> Mapping[Slice, Decimal]:
-    sums: defaultdict[Slice, Decimal] = defaultdict(Decimal)
-    for claims, bounds in _group_bounds(requests).items():
-        total, subtotal = sum(map(_get_total, bounds), _ZERO), sum(map(_get_subtotal, bounds), _ZERO)
-        for claim in claims:
-            sums[claim.slice] += total if claim.is_total else subtotal
+def _sum_by_slice(requests: Iterable[LeasedRequest]) -> Mapping[Slice, int]:
+    sums: defaultdict[Slice, int] = defaultdict(int)
+    for sliced, count in _count_bounds(requests).items():
+        for part in sliced.parts:
+            sums[part.slice] += count * part.amount
     return sums

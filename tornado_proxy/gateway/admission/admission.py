@@ -18,7 +18,7 @@ from msgspec.structs import replace
 
 from tornado_proxy.auth.credentials import find_token, find_websocket_token, list_stated_projects
 from tornado_proxy.auth.permissions import require_model
-from tornado_proxy.domain.cost import CostBound
+from tornado_proxy.domain.cost import StatedBound
 from tornado_proxy.domain.errors import IdentityProviderUnavailable, ModelNotPriced, RequestError
 from tornado_proxy.domain.identity import Caller
 from tornado_proxy.domain.record import RequestIntent
@@ -210,7 +210,7 @@ class Admission:
         bound = None
         if context.is_limited:
             reserved = self._budgets.reserve(context, access.tariff, facts, start)
-            bound = reserved if isinstance(reserved, CostBound) or reserved is None else await reserved
+            bound = reserved if isinstance(reserved, StatedBound) or reserved is None else await reserved
         try:
             intent = request_intent(context, access, facts, start, bound)
             await self._recorder.begin(intent)

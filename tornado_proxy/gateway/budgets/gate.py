@@ -30,7 +30,7 @@ from tornado_proxy.domain.budgets.refusal import BudgetRefusal
 from tornado_proxy.domain.budgets.reservation import Reservation
 from tornado_proxy.domain.budgets.spender import Spender
 from tornado_proxy.domain.budgets.warning import BudgetWarning
-from tornado_proxy.domain.cost import CostBound
+from tornado_proxy.domain.cost import StatedBound
 from tornado_proxy.domain.errors import LedgerUnavailable, RequestError
 from tornado_proxy.domain.identity import Caller
 from tornado_proxy.domain.record import RequestIntent, RequestRecord
@@ -44,11 +44,11 @@ from tornado_proxy.gateway.budgets.rate_limits import (
 from tornado_proxy.gateway.budgets.refusals import make_budget_error
 from tornado_proxy.gateway.budgets.reports import read_own_rows, read_rows, read_uses
 from tornado_proxy.gateway.budgets.reservations import (
-    find_spending,
     make_check,
     make_reservation,
     make_stream_reservation,
 )
+from tornado_proxy.gateway.budgets.shared_bounds import find_shared
 from tornado_proxy.gateway.budgets.token_budgets import StatedBudgets
 from tornado_proxy.gateway.context import RequestContext, RequestStart
 from tornado_proxy.pricing.book.price_book import Tariff
@@ -69,7 +69,7 @@ class BudgetGate:
     """The budgets of all projects."""
 
     def __init__(self, keeper: Keeper) -> None:
-        self._keeper = keeper
+        self._keeper, self._slices = keeper, keeper.slices
         self._is_open = False
         self._plan = CounterPlan()
         self._limits = BudgetLimits()
@@ -120,7 +120,7 @@ class BudgetGate:
 
     def reserve(
         self, context: RequestContext[Endpoint], tariff: Tariff, facts: RequestFacts, start: RequestStart
-    ) -> CostBound | Awaitable[CostBound | None] | None:
+    ) -> StatedBound | Awaitable[StatedBound | None] | None:
         """Reserve the most that a request can cost; release() frees it if the request is not sent.
 
         Returns:
@@ -134,36 +134,32 @@ class BudgetGate:
             BadRequest: nothing limits the cost of the request, or the most that it can cost is more than a limit.
             LedgerUnavailable: the counters cannot be written.
         """
-        spending, endpoint = find_spending(context, start.attribution.agent_session), context.endpoint
-        if spending.is_plain and endpoint.charged:
-            # Nearly all requests with a budget end here.  Before the counters are open no slice has anything.
-            at = start.started_at
-            bound = context.snapshot.cost_bounds.bound(tariff, endpoint.priced_as or endpoint.path, facts, at)
-            if bound is not None:
-                if self._keeper.slices.take_bound(start.request_id, spending.budgeted, bound, at):
-                    return bound
-                return self._reserve(Reservation(start.request_id, spending.budgeted, bound, at), context)
+        shared = find_shared(context, tariff, facts, start, self._slices) if context.is_plain else None
+        # Nearly all requests with a budget end here.  Before the counters are open no slice has anything.
+        if shared is not None and self._slices.take_sliced(start.request_id, shared.sliced, start.started_at):
+            return shared.stated
         reservation = make_reservation(context, tariff, facts, start)
         if reservation is None:
             return None
         if reservation.claims:
             require_fitting_tokens(reservation.claims, context)
-        if self._is_open and not context.caller.token_budgets and self._keeper.take(reservation):
+        may_take = self._is_open and shared is None and not context.caller.token_budgets
+        if may_take and self._keeper.take(reservation):
             self._note_claims(reservation)
             return _find_reserved(reservation)
         return self._reserve(reservation, context)
 
     async def reserve_again(
         self, context: RequestContext[Endpoint], tariff: Tariff, facts: RequestFacts, start: RequestStart
-    ) -> CostBound | None:
+    ) -> StatedBound | None:
         """Reserve for a request whose facts have changed.  Returns and raises as reserve()."""
         self.release(start.request_id)
         if self._is_open:
             await self._keeper.read(lambda _: None)  # the release is done: of both at once it would come second
         reserved = self.reserve(context, tariff, facts, start)
-        return reserved if reserved is None or isinstance(reserved, CostBound) else await reserved
+        return reserved if reserved is None or isinstance(reserved, StatedBound) else await reserved
 
-    async def _reserve(self, reservation: Reservation, context: RequestContext[Endpoint]) -> CostBound | None:
+    async def _reserve(self, reservation: Reservation, context: RequestContext[Endpoint]) -> StatedBound | None:
         """Reserve in the database; from slices if the caller's token states a budget, which is counted first."""
         states_budget = bool(context.caller.token_budgets)
         if states_budget:
@@ -349,6 +345,6 @@ class BudgetGate:
         return error
 
 
-def _find_reserved(reservation: Reservation) -> CostBound | None:
+def _find_reserved(reservation: Reservation) -> StatedBound | None:
     """Return the bound that budgets have reserved; None if only limits apply."""
-    return reservation.bound if reservation.budgeted.budgets else None
+    return reservation.bound.state() if reservation.budgeted.budgets else None

@@ -105,14 +105,12 @@ class Spending(msgspec.Struct):
         budgeted: Whom they are charged to, and the budgets of the last one, with the limits that were in force then.
         limits: A claim of one unit on each limit of the project and the caller.
         limits_tokens: True if a limit of the project is one of tokens.
-        is_plain: True if budgets of the configuration, with their limits there, are all that limits them.
     """
 
     caller: Caller
     budgeted: BudgetedSpender
     limits: tuple[RateClaim, ...]
     limits_tokens: bool
-    is_plain: bool
 
 
 def _find_budgets(context: RequestContext[Endpoint], spending: Spending, at: datetime) -> BudgetedSpender:
@@ -147,7 +145,6 @@ def find_spending(context: RequestContext[Endpoint], agent_session: str | None) 
             budgeted,
             claims,
             limits.limits_unit(RateUnit.TOKENS),
-            is_plain=bool(budgets) and not (claims or caller.token_budgets or context.snapshot.budget_limits.changes),
         )
     return found
 

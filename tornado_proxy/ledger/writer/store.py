@@ -23,9 +23,7 @@ from tornado_proxy.ledger.deferred_facts import read_deferred_facts
 from tornado_proxy.ledger.dialect import Values
 from tornado_proxy.ledger.pruned_requests import is_pruned
 from tornado_proxy.ledger.rows import (
-    format_decimal,
     format_time,
-    list_intent_values,
     list_objects,
     make_storable_row,
     read_object_owner,
@@ -183,7 +181,7 @@ class Store:
             records = charge_containers(db, dialect, batch.records, "records")
             final = [row for row in batch.settlements if row.final]
             settlements = charge_containers(db, dialect, final, "settlements")
-            db.insert(INSERT_INTENTS, [(*list_intent_values(row), writer) for row in batch.intents])
+            db.insert(INSERT_INTENTS, [(*astuple(row), writer) for row in batch.intents])
             rows = [_record_values(astuple(row)) for row in records]
             seqs = db.insert(INSERT_RECORDS, rows)
             objects, unheld = _list_additions(records, writer)
@@ -323,7 +321,6 @@ def _list_additions(records: Iterable[RecordRow], writer: str) -> tuple[list[Val
     for row in records:
         if row.objects:
             objects += list_objects(row)
-        total, subtotal = row.bound_total, row.bound_subtotal
-        if total is not None and subtotal is not None and row.basis in _UNKNOWN_COSTS:
-            unheld.append((row.request_id, writer, format_decimal(total), format_decimal(subtotal)))
+        if row.bound_total is not None and row.basis in _UNKNOWN_COSTS:
+            unheld.append((row.request_id, writer, row.bound_total, row.bound_subtotal))
     return objects, unheld

@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from tornado_proxy.domain.cost import CostBound, round_up
 from tornado_proxy.domain.request import Spend
 from tornado_proxy.domain.usage import INPUT_METERS, OUTPUT_METERS
 from tornado_proxy.pricing.book.price import ModelPrice
@@ -89,6 +90,18 @@ class BoundLine(msgspec.Struct, frozen=True):
             max(self.min_bytes, other.min_bytes),
             min(self.max_bytes, other.max_bytes),
         )
+
+    def bound(self, body_bytes: int, others: Decimal, surcharge_rate: Decimal) -> CostBound:
+        """Return the bound of a request.
+
+        Args:
+            body_bytes: The length of its body.
+            others: The most USD for meters that do not count tokens.
+            surcharge_rate: A fraction of the provider's charge.
+        """
+        subtotal = body_bytes * self.usd_per_byte + self.usd + others
+        total = subtotal + subtotal * surcharge_rate
+        return CostBound(round_up(total), round_up(subtotal), body_bytes * self.tokens_per_byte + self.tokens)
 
 
 def make_line(

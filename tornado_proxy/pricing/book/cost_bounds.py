@@ -9,10 +9,11 @@ from datetime import datetime
 from decimal import Decimal
 from functools import reduce
 from operator import add
+from typing import NamedTuple
 
 from msgspec.structs import replace
 
-from tornado_proxy.domain.cost import NO_BOUND, CostBound
+from tornado_proxy.domain.cost import NO_BOUND, ZERO, CostBound
 from tornado_proxy.domain.request import RequestFacts, Spend, WorkLimits
 from tornado_proxy.pricing.book.bound_line import BoundLine, PriceInterval, make_line
 from tornado_proxy.pricing.book.price_book import PriceBook, Tariff
@@ -32,6 +33,18 @@ _ROUNDING = Decimal("1e-9")
 
 #: Models that still serve requests.
 _SERVING = ("active", "deprecated")
+
+#: Lengths of shared bounds are multiples of 2 to the power of this, by the bits of the length: of 256 bytes, and of a
+#: sixteenth to a thirty-second of lengths above 8 KiB.
+_SHIFTS = tuple(max(8, bits - 5) for bits in range(65))
+
+
+class SharedBound(NamedTuple):
+    """A bound that requests share which begin from `since` on and before `until`, aware UTC."""
+
+    bound: CostBound
+    since: datetime
+    until: datetime
 
 
 class CostBounds:
@@ -55,29 +68,46 @@ class CostBounds:
             facts: The facts of the request; their spends have been admitted.
             at: When the request began, aware UTC.
         """
-        spends = facts.spends if facts.terms.cache_ttl is None else facts.priced_spends
-        body_bytes, work = facts.body_bytes, facts.work
-        key = (tariff.provider, tariff.provider_region, spends, work)
-        line = self._lines.get(key)
-        if line is None or not line.since <= at < line.until or not line.min_bytes <= body_bytes <= line.max_bytes:
-            line = self._find_line(tariff, spends, work, body_bytes, at)
-            if line is None:
-                return None
-            if len(self._lines) >= MAX_CACHED_PRICES:
-                self._lines.clear()
-            self._lines[key] = line
-        subtotal = body_bytes * line.usd_per_byte + line.usd
-        if line.others:
-            subtotal += bound_others(line.others, facts, self._caps)
-        rate = tariff.surcharge_rate
-        tokens = body_bytes * line.tokens_per_byte + line.tokens
-        bound = CostBound(subtotal + subtotal * rate if rate else subtotal, subtotal, tokens)
-        return bound if work.names_models else self._add_unnamed(bound, tariff, endpoint, facts, at)
+        spends, body_bytes = _find_priced_spends(facts), facts.body_bytes
+        line = self._find_line(tariff, spends, facts.work, body_bytes, at)
+        if line is None:
+            return None
+        others = bound_others(line.others, facts, self._caps) if line.others else ZERO
+        bound = line.bound(body_bytes, others, tariff.surcharge_rate)
+        return bound if facts.work.names_models else self._add_unnamed(bound, tariff, endpoint, facts, at)
+
+    def share(self, tariff: Tariff, facts: RequestFacts, at: datetime) -> SharedBound | None:
+        """Return a bound for requests like this one whose bodies are about as long: the length is rounded up.
+
+        None if the bound depends on more than the spends, the work and the length of a request.
+        """
+        if not facts.work.names_models:
+            return None
+        body_bytes = round_up_length(facts.body_bytes)
+        line = self._find_line(tariff, _find_priced_spends(facts), facts.work, body_bytes, at)
+        if line is None or line.others:
+            return None
+        return SharedBound(line.bound(body_bytes, ZERO, tariff.surcharge_rate), line.since, line.until)
 
     def _find_line(
         self, tariff: Tariff, spends: tuple[Spend, ...], work: WorkLimits, body_bytes: int, at: datetime
     ) -> BoundLine | None:
         """Return the line of requests like this one; None if a model has no limits, or the request names none."""
+        key = (tariff.provider, tariff.provider_region, spends, work)
+        line = self._lines.get(key)
+        if line is None or not line.since <= at < line.until or not line.min_bytes <= body_bytes <= line.max_bytes:
+            line = self._make_line(tariff, spends, work, body_bytes, at)
+            if line is None:
+                return None
+            if len(self._lines) >= MAX_CACHED_PRICES:
+                self._lines.clear()
+            self._lines[key] = line
+        return line
+
+    def _make_line(
+        self, tariff: Tariff, spends: tuple[Spend, ...], work: WorkLimits, body_bytes: int, at: datetime
+    ) -> BoundLine | None:
+        """Return the line of these requests, which does not hold for all lengths and times."""
         lines: list[BoundLine] = []
         for spend in spends:
             price = self._prices.resolve(tariff.provider, spend.model)
@@ -117,3 +147,13 @@ class CostBounds:
             bound.subtotal + max(each.subtotal for each in known),
             bound.tokens + max(each.tokens for each in known),
         )
+
+
+def _find_priced_spends(facts: RequestFacts) -> tuple[Spend, ...]:
+    return facts.spends if facts.terms.cache_ttl is None else facts.priced_spends
+
+
+def round_up_length(body_bytes: int) -> int:
+    """Return the length that bodies of a SharedBound have at most, this one among them."""
+    shift = _SHIFTS[body_bytes.bit_length()]
+    return (body_bytes >> shift) + 1 << shift
