@@ -13,10 +13,11 @@ from tornado_proxy.domain.budgets.warning import BudgetWarning
 _BUSY_FOLD_S, _IDLE_FOLD_S = 0.1, 1.0
 
 #: The same while all requests under way have reserved from slices; the second while all counters have much left.
-_SLICED_FOLD_S, _FAR_FOLD_S = 0.25, 0.5
+_SLICED_FOLD_S, _FAR_FOLD_S = 0.25, 1.0
 
-#: Seconds between two looks at the slices, which is how soon a recall is answered.
-_RECALL_S = 0.25
+#: Seconds between two looks at the slices, which is how soon a recall is answered; the second while all counters have
+#: much left, and no limit is leased.
+_RECALL_S, _FAR_RECALL_S = 0.25, 0.5
 
 _SETTLEMENTS_S = 1.0
 
@@ -94,7 +95,7 @@ class Schedule:
         else:
             store.answer_recalls()
         self._is_lease_due = False
-        self._recall_at = now + (_RECALL_S if store.has_slices else _IDLE_FOLD_S)
+        self._recall_at = now + _find_recall_pause(store)
 
     def _find_pause(self, store: BudgetStore) -> float:
         if store.has_open():
@@ -118,3 +119,9 @@ class Schedule:
             return []
         self._brakes_at = now + _BRAKES_S
         return store.folding.list_trips()
+
+
+def _find_recall_pause(store: BudgetStore) -> float:
+    if not store.has_slices:
+        return _IDLE_FOLD_S
+    return _FAR_RECALL_S if store.is_far and not store.has_rate_slices else _RECALL_S

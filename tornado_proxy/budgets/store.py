@@ -228,7 +228,12 @@ class BudgetStore:
     @property
     def has_slices(self) -> bool:
         """True if this process has leased anything, or is about to."""
-        return bool(self._slices.slices or self._slices.requests or self._slices.rates.slices)
+        return bool(self._slices.slices or self._slices.requests or self.has_rate_slices)
+
+    @property
+    def has_rate_slices(self) -> bool:
+        """True if this process has leased units of limits, or is about to: they are valid for moments."""
+        return bool(self._slices.rates.slices)
 
     def _note_counted(self, seqs: range, groups: Sequence[RecordGroup]) -> None:
         self.leasing.note_counted(seqs, groups, hold=self.folding.hold)

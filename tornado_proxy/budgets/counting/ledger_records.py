@@ -101,7 +101,7 @@ class RecordGroup:
     Attributes:
         last_seq: The seq of the last of them.
         began: The hour, or the second, in which they began; `ended` is None or the second.
-        total, subtotal: The sums of the records, USD.
+        totals, subtotals: The amounts of the records as text: few counters sum subtotals.
     """
 
     last_seq: int
@@ -110,12 +110,12 @@ class RecordGroup:
     ended: datetime | None
     spender: Spender
     request_ids: Sequence[str]
-    total: Decimal
-    subtotal: Decimal
+    totals: Sequence[str]
+    subtotals: Sequence[str]
 
     def sum(self, amount: Amount) -> Decimal:
-        """Return the sum of the records."""
-        return amount.choose(self.total, self.subtotal)
+        """Return the sum of the records, USD."""
+        return sum(map(Decimal, self.totals if amount is Amount.TOTAL else self.subtotals), Decimal(0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,19 +185,17 @@ def group_committed(batches: Iterable[CommittedBatch], *, by_second: bool = Fals
 
 def _join_groups(key: tuple[int, str, str, tuple[Any, ...]], groups: Sequence[CommittedGroup]) -> RecordGroup:
     last_seq, began, ended, (basis, *spender) = key
-    request_ids = [request_id for group in groups for request_id in group.request_ids]
-    total = sum((group.total for group in groups), Decimal(0))
-    subtotal = sum((group.subtotal for group in groups), Decimal(0))
-    return _make_group((last_seq, basis, began, ended, *spender, request_ids, total, subtotal))
+    columns = zip(*(record for group in groups for record in group.records), strict=True)
+    return _make_group((last_seq, basis, began, ended, *spender, *columns))
 
 
 def _make_read_group(row: tuple[Any, ...]) -> RecordGroup:
     *values, request_ids, totals, subtotals = row
-    return _make_group((*values, request_ids.split("\n"), _sum_texts(totals), _sum_texts(subtotals)))
+    return _make_group((*values, request_ids.split("\n"), totals.split(" "), subtotals.split(" ")))
 
 
 def _make_group(values: tuple[Any, ...]) -> RecordGroup:
-    last_seq, basis, began, ended, *spender, request_ids, total, subtotal = values
+    last_seq, basis, began, ended, *spender, request_ids, totals, subtotals = values
     return RecordGroup(
         last_seq,
         Basis(basis),
@@ -205,8 +203,8 @@ def _make_group(values: tuple[Any, ...]) -> RecordGroup:
         datetime.fromisoformat(f"{ended}Z") if ended else None,
         make_spender(tuple(spender)),
         request_ids,
-        total,
-        subtotal,
+        totals,
+        subtotals,
     )
 
 

@@ -2,7 +2,7 @@
 
 Only SQLite tells the numbers of inserted rows: it runs one transaction at a time, so those of one are consecutive.
 
-The writer thread groups them as it commits them: their rows are in the processor's cache then, and need not be kept.
+The writer thread groups them when it has made their rows, which are in the processor's cache then and need not be kept.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections import defaultdict, deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from decimal import Decimal
 from operator import itemgetter
 from typing import Any
 
@@ -30,8 +29,9 @@ SHARED_COLUMNS = (
     "agent_session",
 )
 
-#: Transactions whose records are kept, some seconds of them.  Those before them are read from the ledger.
-MAX_BATCHES = 64
+#: Transactions whose records are kept: some seconds of them, fewer if each turn of the event loop makes one, as with
+#: fsync.  Those before them are read from the ledger.
+MAX_BATCHES = 256
 
 #: Characters of a time up to its second.
 _SECOND = 19
@@ -48,15 +48,13 @@ class CommittedGroup:
 
     Attributes:
         began, ended: The seconds, such as 2026-11-28T09:00:00.
-        total, subtotal: The sums of the records, USD.
+        records: The id, total and subtotal of each; the amounts are text.
     """
 
     began: str
     ended: str
     shared: tuple[Any, ...]
-    request_ids: Sequence[str]
-    total: Decimal
-    subtotal: Decimal
+    records: Sequence[tuple[str, str, str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,27 +73,23 @@ class CommittedRecords:
         self.is_followed = False
         self._batches: deque[CommittedBatch] = deque(maxlen=MAX_BATCHES)
 
-    def add(self, seqs: range | None, rows: Sequence[Values]) -> None:
-        """Keep the rows, by RECORD_COLUMNS, of a transaction that is committed, if their seqs are known."""
-        if self.is_followed and seqs:
-            self._batches.append(CommittedBatch(seqs, _group(rows)))
+    def group(self, rows: Sequence[Values]) -> Sequence[CommittedGroup]:
+        """Return the rows, by RECORD_COLUMNS, of a transaction as groups; none without a follower."""
+        return _group(rows) if self.is_followed else ()
+
+    def add(self, seqs: range | None, groups: Sequence[CommittedGroup]) -> None:
+        """Keep the groups of a transaction that is committed, if the seqs of its records are known."""
+        if groups and seqs:
+            self._batches.append(CommittedBatch(seqs, groups))
 
     def take(self) -> list[CommittedBatch]:
         """Return the batches since the last call, in the order of their seqs."""
         return [self._batches.popleft() for _ in range(len(self._batches))]
 
 
-def _group(rows: Sequence[Values]) -> list[CommittedGroup]:
-    members: defaultdict[tuple[str, str, tuple[Any, ...]], list[tuple[str, ...]]] = defaultdict(list)
+def _group(rows: Iterable[Values]) -> list[CommittedGroup]:
+    members: defaultdict[tuple[str, str, tuple[Any, ...]], list[tuple[str, str, str]]] = defaultdict(list)
     for row in rows:
         began, ended = _select_times(row)
         members[began[:_SECOND], ended[:_SECOND], _select_shared(row)].append(_select_own(row))
-    return [_make_group(key, *zip(*own, strict=True)) for key, own in members.items()]
-
-
-def _make_group(
-    key: tuple[str, str, tuple[Any, ...]], request_ids: Sequence[str], totals: Iterable[str], subtotals: Iterable[str]
-) -> CommittedGroup:
-    return CommittedGroup(
-        *key, request_ids, sum(map(Decimal, totals), Decimal(0)), sum(map(Decimal, subtotals), Decimal(0))
-    )
+    return [CommittedGroup(*key, own) for key, own in members.items()]
