@@ -410,10 +410,23 @@ def test_bound_depends_on_the_request_alone_and_not_on_those_before_it(name: str
         assert bound_one(shared, *request) == alone[request]
 
 
-@given(length=st.one_of(st.integers(0, 20_000), st.integers(0, 70_000_000)))
-def test_shared_bound_is_that_of_a_body_some_per_cent_longer(length: int) -> None:
-    tariff, path = Tariff(BOOK, "openai", Decimal("0.05")), "/v1/chat/completions"
-    facts = replace(find_facts("openai", path, chat(max_completion_tokens=10)), body_bytes=length)
+#: Endpoints with requests whose bounds depend on the length of the body, and on more than tokens.
+_SHARED: list[tuple[str, dict[str, object]]] = [
+    ("/v1/chat/completions", chat(max_completion_tokens=10)),
+    ("/v1/chat/completions", chat(model="gpt-5.6-sol")),
+    ("/v1/responses", {"model": "gpt-5.5", "input": "x", "tools": [{"type": "web_search"}], "max_tool_calls": 3}),
+    ("/v1/images/generations", {"model": "gpt-image-1", "prompt": "x", "n": 2}),
+    ("/v1/embeddings", {"model": "text-embedding-3-small", "input": "x"}),
+]
+
+
+@given(request=st.sampled_from(_SHARED), length=st.one_of(st.integers(1, 20_000), st.integers(1, 70_000_000)))
+def test_shared_bound_is_that_of_a_body_some_per_cent_longer(
+    request: tuple[str, dict[str, object]], length: int
+) -> None:
+    path, body = request
+    tariff = Tariff(BOOK, "openai", Decimal("0.05"))
+    facts = replace(find_facts("openai", path, body), body_bytes=length)
     longest = length + max(256, length // 16 + 1)
 
     shared = BOUNDS.share(tariff, facts, NOW)
@@ -437,7 +450,7 @@ def test_lengths_of_shared_bounds_are_few() -> None:
     ("provider", "path", "body"),
     [
         ("openai", "/v1/chat/completions", chat(model="gpt-4o-search-preview")),
-        ("openai", "/v1/responses", {"model": "gpt-5.5", "input": "x", "tools": [{"type": "web_search"}]}),
+        ("openai", "/v1/audio/speech", {"model": "tts-1", "input": "x", "voice": "alloy"}),
         ("anthropic", "/v1/messages", message(fallbacks="default")),
     ],
 )
@@ -446,6 +459,16 @@ def test_bound_that_more_than_the_length_decides_is_not_shared(
 ) -> None:
     facts, tariff = find_facts(provider, path, body), Tariff(BOOK, provider, Decimal(0))
     assert BOUNDS.bound(tariff, path, facts, NOW) is not None
+    assert BOUNDS.share(tariff, facts, NOW) is None
+
+
+def test_session_without_a_body_shares_no_bound() -> None:
+    facts = RequestFacts("whisper-1", (Spend("whisper-1", frozenset({Meter.AUDIO_SECONDS})),))
+    tariff, path = Tariff(BOOK, "openai", Decimal(0)), "/v1/audio/transcriptions"
+    of_session, of_upload = (BOUNDS.bound(tariff, path, replace(facts, body_bytes=length), NOW) for length in (0, 256))
+    assert of_session is not None
+    assert of_upload is not None
+    assert of_session.total > of_upload.total
     assert BOUNDS.share(tariff, facts, NOW) is None
 
 

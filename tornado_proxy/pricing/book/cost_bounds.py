@@ -81,13 +81,15 @@ class CostBounds:
 
         None if the bound depends on more than the spends, the work and the length of a request.
         """
-        if not facts.work.names_models:
+        # A session has no body; its bound is not that of a short one.
+        if facts.inferred or not facts.body_bytes or not facts.work.names_models:
             return None
         body_bytes = round_up_length(facts.body_bytes)
         line = self._find_line(tariff, _find_priced_spends(facts), facts.work, body_bytes, at)
-        if line is None or line.others:
+        if line is None:
             return None
-        return SharedBound(line.bound(body_bytes, ZERO, tariff.surcharge_rate), line.since, line.until)
+        others = bound_others(line.others, replace(facts, body_bytes=body_bytes), self._caps) if line.others else ZERO
+        return SharedBound(line.bound(body_bytes, others, tariff.surcharge_rate), line.since, line.until)
 
     def _find_line(
         self, tariff: Tariff, spends: tuple[Spend, ...], work: WorkLimits, body_bytes: int, at: datetime
