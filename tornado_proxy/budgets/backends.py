@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 from tornado_proxy.budgets.leases.slices import Slices
@@ -56,13 +57,15 @@ def open_store(
     backend = make_backend(address, fsync=fsync)
     # Those without slices compare, list or count anew, once.
     ledger = backend.connect(create=False, is_brief=slices is None)
-    if isinstance(address, Path):
-        file = make_backend(address.with_name(address.name + _FILE_SUFFIX), fsync=fsync)
-        budgets = file.connect(create=True, is_brief=slices is None)
-    else:
+    with contextlib.ExitStack() as opening:
         budgets = ledger
-    liveness = backend.make_liveness(ledger, locks)
-    databases = BudgetDatabases(
-        budgets, ledger, backend.dialect, locks, liveness, open_scratch_file, committed or CommittedRecords()
-    )
-    return BudgetStore(databases, Slices() if slices is None else slices)
+        if isinstance(address, Path):
+            # SQLite does not wait for another connection that makes a new file's journal at the same time.
+            opening.enter_context(locks.hold_opening_lock())
+            file = make_backend(address.with_name(address.name + _FILE_SUFFIX), fsync=fsync)
+            budgets = file.connect(create=True, is_brief=slices is None)
+        liveness = backend.make_liveness(ledger, locks)
+        databases = BudgetDatabases(
+            budgets, ledger, backend.dialect, locks, liveness, open_scratch_file, committed or CommittedRecords()
+        )
+        return BudgetStore(databases, Slices() if slices is None else slices)

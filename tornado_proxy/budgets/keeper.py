@@ -2,7 +2,7 @@
 
     reserve ──┐                            ┌─ one transaction for all requests that wait ──> futures done
     release ──┤                            ├─ one transaction for all that were not sent, one for all that have ended
-    end     ──┼──> queue ──> thread ───────┼─ fold: every 100 ms while requests are under way, else each second
+    end     ──┼──> queue ──> thread ───────┼─ fold: ten times to once a second (schedule.py)
     read    ──┘                            ├─ settlements and dead processes each second
                                            └─ fault: reservations fail (503), releases and ends are retried
 

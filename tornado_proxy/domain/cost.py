@@ -58,7 +58,10 @@ class LineItem(msgspec.Struct, frozen=True):
 
 
 class CostBound(msgspec.Struct, frozen=True, gc=False):
-    """The most that a request can cost: USD, `total` with the surcharge, `subtotal` without; and tokens."""
+    """The most that a request can cost: USD, `total` with the surcharge, `subtotal` without; and tokens.
+
+    The amounts have at most 12 decimals, so that slices, which count in 1e-12 USD, free exactly what rows reserve.
+    """
 
     total: Decimal = ZERO
     subtotal: Decimal = ZERO

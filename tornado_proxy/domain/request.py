@@ -77,7 +77,7 @@ def limit_work(
     text_only: bool,  # noqa: FBT001  # a positional argument is a cheaper cache key
     names_models: bool = True,  # noqa: FBT001, FBT002
 ) -> WorkLimits:
-    """Return the work of one prompt: one object for the same limits, so that look-ups compare it at once."""
+    """Return the work of one prompt: one object for the same limits, so that lookups compare by identity."""
     return WorkLimits(1, choices, output_tokens, text_only, tool_calls, names_models)
 
 

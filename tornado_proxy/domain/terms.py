@@ -79,7 +79,7 @@ def make_terms(
     cache_ttl: str | None = None,
     completion_window: str | None = None,
 ) -> Terms:
-    """Return the terms of a request.  Most state none and share one object, which look-ups compare at once."""
+    """Return the terms of a request.  Most state none and share one object, so that lookups compare by identity."""
     if service_tier is speed is inference_geo is cache_ttl is completion_window is None:
         return NO_TERMS
     return Terms(service_tier, speed, inference_geo, cache_ttl=cache_ttl, completion_window=completion_window)

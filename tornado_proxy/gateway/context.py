@@ -48,8 +48,8 @@ class RequestContext(msgspec.Struct, Generic[EndpointT], frozen=True):
         stated: The headers that describe the request.
         is_limited: True if a budget or a limit applies to the caller's requests.
         has_limits: True if a limit of requests, tokens or streams applies to them.
-        is_plain: True if the request is charged, and budgets of the configuration, with their limits there, are all
-            that applies to the caller's requests.
+        shares_bounds: True if the request is charged, and only budgets of the configuration apply to it, with their
+            limits there: then requests of the caller share bounds (gateway/budgets/shared_bounds.py).
     """
 
     snapshot: Snapshot
@@ -65,7 +65,7 @@ class RequestContext(msgspec.Struct, Generic[EndpointT], frozen=True):
     stated: StatedHeaders
     is_limited: bool
     has_limits: bool
-    is_plain: bool
+    shares_bounds: bool
 
     @property
     def token(self) -> Secret:
@@ -105,7 +105,7 @@ class _SharedFacts(msgspec.Struct, frozen=True):
     tariff: Tariff
     is_limited: bool
     has_limits: bool
-    is_plain: bool
+    shares_bounds: bool
 
 
 def make_context(
@@ -134,7 +134,7 @@ def make_context(
         stated=find_stated_headers(request.headers, shared.project.attribution.end_user_header),
         is_limited=shared.is_limited or bool(caller.token_budgets),
         has_limits=shared.has_limits,
-        is_plain=shared.is_plain and match.endpoint.charged and not caller.token_budgets,
+        shares_bounds=shared.shares_bounds and match.endpoint.charged and not caller.token_budgets,
     )
 
 
@@ -155,7 +155,7 @@ def renew_context(context: RequestContext[EndpointT], snapshot: Snapshot) -> Req
         tariff=shared.tariff,
         is_limited=shared.is_limited or bool(context.caller.token_budgets),
         has_limits=shared.has_limits,
-        is_plain=shared.is_plain and context.endpoint.charged and not context.caller.token_budgets,
+        shares_bounds=shared.shares_bounds and context.endpoint.charged and not context.caller.token_budgets,
     )
 
 
@@ -168,7 +168,7 @@ def _find_shared_facts(snapshot: Snapshot, project_id: str, provider: str) -> _S
         tariff=snapshot.find_tariff(provider, project_id, own=own),
         is_limited=has_budgets or has_limits,
         has_limits=has_limits,
-        is_plain=has_budgets and not has_limits and not snapshot.budget_limits.changes.get(project_id),
+        shares_bounds=has_budgets and not has_limits and not snapshot.budget_limits.changes.get(project_id),
     )
 
 

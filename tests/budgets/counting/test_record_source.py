@@ -167,13 +167,13 @@ def test_records_of_each_caller_are_counted_for_it(budgets: BudgetsUnderTest, pr
 def test_only_the_last_transactions_are_kept() -> None:
     committed = CommittedRecords()
     row = tuple(str(number) for number in range(60))
-    committed.add(range(1, 2), committed.group([row]))
+    committed.add(range(1, 2), [row])
     assert committed.take() == []  # nothing follows them
 
     committed.is_followed = True
-    committed.add(None, committed.group([row]))
+    committed.add(None, [row])
     for seq in range(1, MAX_BATCHES + 3):
-        committed.add(range(seq, seq + 1), committed.group([row]))
+        committed.add(range(seq, seq + 1), [row])
 
     assert [batch.seqs[0] for batch in committed.take()] == list(range(3, MAX_BATCHES + 3))
     assert committed.take() == []

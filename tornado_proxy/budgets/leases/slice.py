@@ -1,6 +1,6 @@
-"""A slice of one counter, and how much of the counter's rest it is to have.
+"""A slice of one counter, and how much of the remainder it leases.
 
-Amounts are whole numbers of 1e-12 USD: of what a reservation cost, the arithmetic of decimals was a tenth.
+Amounts are whole numbers of 1e-12 USD: decimal arithmetic took a tenth of the time of a reservation.
 """
 
 from __future__ import annotations
@@ -108,13 +108,13 @@ class Slice:
         return min(share, wanted) if self.is_wanted(now) and share >= self.bound else 0
 
 
-def round_up(usd: Decimal) -> int:
-    """Return an amount that is at least `usd`."""
+def to_units_up(usd: Decimal) -> int:
+    """Return the least amount that is not below `usd`; exact for a bound."""
     return int(usd.scaleb(_DECIMALS).to_integral_value(ROUND_CEILING))
 
 
-def round_down(usd: Decimal) -> int:
-    """Return an amount that is at most `usd`."""
+def to_units_down(usd: Decimal) -> int:
+    """Return the largest amount that is not above `usd`."""
     return int(usd.scaleb(_DECIMALS).to_integral_value(ROUND_FLOOR))
 
 

@@ -15,7 +15,7 @@ import threading
 from collections import Counter, defaultdict, deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from operator import attrgetter
 from time import monotonic
@@ -24,12 +24,14 @@ from weakref import WeakValueDictionary
 import msgspec
 
 from tornado_proxy.budgets.counting.counters import CounterKey, key_budgets
-from tornado_proxy.budgets.leases.slice import Slice, round_down, round_up, to_usd
+from tornado_proxy.budgets.leases.slice import Slice, to_units_down, to_units_up, to_usd
 from tornado_proxy.budgets.limits.rate_slices import RateSlices
 from tornado_proxy.domain.budgets.counter import Amount
 from tornado_proxy.domain.budgets.reservation import BudgetedSpender, Reservation
 from tornado_proxy.domain.cost import CostBound
 from tornado_proxy.domain.usage import Basis
+
+_BEGINNING, _END = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
 
 # In C: this is done for each request.
 _get_sliced = attrgetter("sliced")
@@ -116,7 +118,7 @@ class Slices:
     to_hold: dict[str, tuple[LeasedRequest, Basis]] = field(default_factory=dict)
     _valid_until: float = float("-inf")
     _claims: dict[BudgetedSpender, _SpenderClaims] = field(default_factory=dict)
-    #: Also those that were dropped, while a claim or a bound has them: there is never another one of their counter.
+    #: Also those that were dropped, while a claim or a bound has them: a counter never has two.
     _known: WeakValueDictionary[CounterKey, Slice] = field(default_factory=WeakValueDictionary)
     #: The requests that their slices were not told of.
     _asking: deque[LeasedRequest] = field(default_factory=lambda: deque(maxlen=_MAX_ASKING))
@@ -126,17 +128,27 @@ class Slices:
         sliced = self.divide(reservation.budgeted, reservation.bound, reservation.at)
         return self.take_sliced(reservation.request_id, sliced, reservation.at)
 
-    def divide(self, budgeted: BudgetedSpender, bound: CostBound, at: datetime) -> SlicedBound:
-        """Return a bound with its parts of the slices of a spender's budgets, for requests of the hour of `at`."""
+    def divide(
+        self,
+        budgeted: BudgetedSpender,
+        bound: CostBound,
+        at: datetime,
+        since: datetime = _BEGINNING,
+        until: datetime = _END,
+    ) -> SlicedBound:
+        """Return a bound with its parts of the slices of a spender's budgets.
+
+        It holds for requests of the hour of `at` that begin from `since` on and before `until`.
+        """
         with self.lock:
             found = self._claims.get(budgeted)
             if found is None or not found.begin <= at < found.end:
                 found = self._make_claims(budgeted, at)
         parts = [
-            _Part(claim.slice, claim.limit, round_up(bound.total if claim.is_total else bound.subtotal))
+            _Part(claim.slice, claim.limit, to_units_up(bound.total if claim.is_total else bound.subtotal))
             for claim in found.claims
         ]
-        return SlicedBound(bound, found.begin, found.end, tuple(parts))
+        return SlicedBound(bound, max(since, found.begin), min(until, found.end), tuple(parts))
 
     def take_sliced(self, request_id: str, sliced: SlicedBound, at: datetime) -> bool:
         """Reserve as take() does; `at` is when the request began, aware UTC."""
@@ -235,7 +247,7 @@ class Slices:
                 one.limit, one.asked = one.asked, None
                 one.bound, one.asked_bound = one.asked_bound, 0
             used = one.used
-            lease = one.find_lease(round_down(left) - used, now)
+            lease = one.find_lease(to_units_down(left) - used, now)
             self.is_near = self.is_near or one.is_near
             if not lease:
                 one.denied_at = now
@@ -253,7 +265,7 @@ class Slices:
         """Let requests take from the amount that the database has leased."""
         with self.lock:
             for key, usd in granted.items():
-                one, amount = self.slices[key], round_down(usd)
+                one, amount = self.slices[key], to_units_down(usd)
                 one.idle += amount - one.granted
                 one.granted = amount
 

@@ -134,7 +134,7 @@ class BudgetGate:
             BadRequest: nothing limits the cost of the request, or the most that it can cost is more than a limit.
             LedgerUnavailable: the counters cannot be written.
         """
-        shared = find_shared(context, tariff, facts, start, self._slices) if context.is_plain else None
+        shared = find_shared(context, tariff, facts, start, self._slices)
         # Nearly all requests with a budget end here.  Before the counters are open no slice has anything.
         if shared is not None and self._slices.take_sliced(start.request_id, shared.sliced, start.started_at):
             return shared.stated

@@ -105,12 +105,14 @@ class Spending(msgspec.Struct):
         budgeted: Whom they are charged to, and the budgets of the last one, with the limits that were in force then.
         limits: A claim of one unit on each limit of the project and the caller.
         limits_tokens: True if a limit of the project is one of tokens.
+        is_known: True if the caller has sent a request before; most callers of access keys and OAuth tokens are new.
     """
 
     caller: Caller
     budgeted: BudgetedSpender
     limits: tuple[RateClaim, ...]
     limits_tokens: bool
+    is_known: bool = False
 
 
 def _find_budgets(context: RequestContext[Endpoint], spending: Spending, at: datetime) -> BudgetedSpender:
@@ -140,12 +142,7 @@ def find_spending(context: RequestContext[Endpoint], agent_session: str | None) 
         limits = context.snapshot.find_limits(context.project)
         claims = list_claims(limits, spender, dict.fromkeys(RateUnit, 1))
         budgeted = BudgetedSpender(spender, budgets)
-        found = known[key] = Spending(
-            caller,
-            budgeted,
-            claims,
-            limits.limits_unit(RateUnit.TOKENS),
-        )
+        found = known[key] = Spending(caller, budgeted, claims, limits.limits_unit(RateUnit.TOKENS))
     return found
 
 

@@ -2,14 +2,12 @@
 
     caller, agent session, models, work, length rounded up ──> SharedReservation ──> slices.take_sliced()
 
-So bodies that grow with each request of an agent find a bound, too.  It is some per cent above that of the request
-alone, with which the database decides near the limit of a budget.
+So bodies that grow with each request of an agent find a bound, too.  It is that of a body some per cent longer; the
+bound of the request alone decides near the limit of a budget.  Callers that are made anew for each request, as those of
+access keys and OAuth tokens are, share nothing.
 """
 
 from __future__ import annotations
-
-from collections.abc import MutableMapping
-from datetime import datetime
 
 import msgspec
 
@@ -28,46 +26,44 @@ _MAX_KEPT = 8192
 
 
 class SharedReservation(msgspec.Struct, frozen=True):
-    """What requests of a caller share that begin from `begin` on and before `end`, aware UTC."""
+    """What requests of a caller share.  `tariff` and `caller` are kept alive, because their ids are in the key."""
 
     sliced: SlicedBound
     stated: StatedBound
-    begin: datetime
-    end: datetime
     tariff: Tariff
-    caller: Caller  # its id is in the key: no other one may get it
-
-
-_Known = MutableMapping[tuple[object, ...], SharedReservation]
+    caller: Caller
 
 
 def find_shared(
     context: RequestContext[Endpoint], tariff: Tariff, facts: RequestFacts, start: RequestStart, slices: Slices
 ) -> SharedReservation | None:
     """Return what a request shares; None if more than budgets of the configuration limits it, or decides its bound."""
-    snapshot, at = context.snapshot, start.started_at
-    if not context.is_plain:
+    # Quantities that the request states, and a session without a body, have bounds of their own.
+    if not context.shares_bounds or facts.inferred or not facts.body_bytes:
         return None
-    # To hash a caller takes longer than all else.
+    snapshot, at, agent_session = context.snapshot, start.started_at, start.attribution.agent_session
     key = (
-        id(context.caller),
-        start.attribution.agent_session,
+        id(context.caller),  # to hash a caller is slow
+        id(tariff),
+        agent_session,
         facts.spends,
         facts.terms.cache_ttl,
         facts.work,
         round_up_length(facts.body_bytes),
     )
-    known: _Known = snapshot.caches[__name__]
+    known: dict[tuple[object, ...], SharedReservation] = snapshot.caches[__name__]
     shared = known.get(key)
-    if shared is not None and shared.tariff is tariff and shared.begin <= at < shared.end:
+    if shared is not None and shared.sliced.begin <= at < shared.sliced.end:
         return shared
+    spending = find_spending(context, agent_session)
+    if not spending.is_known:
+        spending.is_known = True
+        return None
     bound = snapshot.cost_bounds.share(tariff, facts, at)
     if bound is None:
         return None
-    spending = find_spending(context, start.attribution.agent_session)
-    sliced = slices.divide(spending.budgeted, bound.bound, at)
-    begin, end = max(bound.since, sliced.begin), min(bound.until, sliced.end)
+    sliced = slices.divide(spending.budgeted, bound.bound, at, bound.since, bound.until)
     if len(known) >= _MAX_KEPT:
         known.clear()
-    shared = known[key] = SharedReservation(sliced, bound.bound.state(), begin, end, tariff, context.caller)
+    shared = known[key] = SharedReservation(sliced, bound.bound.state(), tariff, context.caller)
     return shared

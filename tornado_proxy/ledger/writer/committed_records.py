@@ -2,7 +2,7 @@
 
 Only SQLite tells the numbers of inserted rows: it runs one transaction at a time, so those of one are consecutive.
 
-The writer thread groups them when it has made their rows, which are in the processor's cache then and need not be kept.
+The writer thread groups them as it commits them: their rows are in the processor's cache then, and need not be kept.
 """
 
 from __future__ import annotations
@@ -73,14 +73,10 @@ class CommittedRecords:
         self.is_followed = False
         self._batches: deque[CommittedBatch] = deque(maxlen=MAX_BATCHES)
 
-    def group(self, rows: Sequence[Values]) -> Sequence[CommittedGroup]:
-        """Return the rows, by RECORD_COLUMNS, of a transaction as groups; none without a follower."""
-        return _group(rows) if self.is_followed else ()
-
-    def add(self, seqs: range | None, groups: Sequence[CommittedGroup]) -> None:
-        """Keep the groups of a transaction that is committed, if the seqs of its records are known."""
-        if groups and seqs:
-            self._batches.append(CommittedBatch(seqs, groups))
+    def add(self, seqs: range | None, rows: Sequence[Values]) -> None:
+        """Keep the rows, by RECORD_COLUMNS, of a transaction that is committed, if their seqs are known."""
+        if self.is_followed and seqs:
+            self._batches.append(CommittedBatch(seqs, _group(rows)))
 
     def take(self) -> list[CommittedBatch]:
         """Return the batches since the last call, in the order of their seqs."""

@@ -183,7 +183,6 @@ class Store:
             settlements = charge_containers(db, dialect, final, "settlements")
             db.insert(INSERT_INTENTS, [(*astuple(row), writer) for row in batch.intents])
             rows = [_record_values(astuple(row)) for row in records]
-            groups = self._committed.group(rows)
             seqs = db.insert(INSERT_RECORDS, rows)
             objects, unheld = _list_additions(records, writer)
             inserts = (
@@ -197,7 +196,7 @@ class Store:
                     db.insert(insert, others)
             # After the inserts: a batch may hold an intent and its record.
             db.delete("intents", "request_id", closed)
-        self._committed.add(seqs, groups)
+        self._committed.add(seqs, rows)
 
     def check(self) -> None:
         """Raise StoreError if the database fails.  Called while there is nothing to write."""
