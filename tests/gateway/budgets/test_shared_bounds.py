@@ -189,6 +189,7 @@ def test_limit_that_was_changed_is_not_passed_by_shared_bounds() -> None:
         standard = client.gateway.snapshot
         changed = replace(standard, state=replace(standard.state, budget_changes={project_id: (lowered,)}))
         client.context = renew_context(client.context, changed)
+        await client.warm_up()
         await client.reserve("changed")
         assert not client.has_taken("changed")
         assert [budget.limit for budget in client.gateway.keeper.reserved["changed"].budgeted.budgets] == [1]
@@ -209,6 +210,7 @@ def test_limits_of_requests_are_taken_beside_a_budget() -> None:
         await client.reserve("before")
         limited = make_snapshot(projects=[make_project(budgets=(BUDGET,), limits=LIMITS)])
         client.context = renew_context(client.context, limited)
+        await client.warm_up()
         await client.reserve("after")
         assert [client.has_taken("before"), client.has_taken("after")] == [True, False]
 
