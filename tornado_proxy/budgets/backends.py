@@ -61,7 +61,7 @@ def open_store(
         budgets = ledger
         if isinstance(address, Path):
             # SQLite does not wait for another connection that makes a new file's journal at the same time.
-            opening.enter_context(locks.hold_opening_lock())
+            opening.enter_context(ProcessLocks(address).hold_opening_lock())
             file = make_backend(address.with_name(address.name + _FILE_SUFFIX), fsync=fsync)
             budgets = file.connect(create=True, is_brief=slices is None)
         liveness = backend.make_liveness(ledger, locks)
