@@ -26,12 +26,12 @@ LATE: dict[str, float | list[float]] = {
     "tornado_proxy.budgets.schedule._FAR_FOLD_S": 60,
 }
 
-#: A token for each of the 83 bytes of CHAT and for 4,096 hidden ones, x 0.15, and 10 x 0.60 per million, and
-#: 1e-9 for rounding; with 5 % on top.
-UNSETTLED_BOUND = Decimal("0.000632851") * Decimal("1.05")
+#: A token for each of 256 bytes, up to which requests share a bound (CHAT has 83), and for 4,096 hidden ones, x 0.15,
+#: and 10 x 0.60 per million, and 1e-9 for rounding; with 5 % on top.
+UNSETTLED_BOUND = Decimal("0.000658801") * Decimal("1.05")
 
-#: The same for the 77 bytes of BACKGROUND, and 16 tokens of output.
-PENDING_BOUND = Decimal("0.000635551") * Decimal("1.05")
+#: The same for BACKGROUND, and 16 tokens of output.
+PENDING_BOUND = Decimal("0.000662401") * Decimal("1.05")
 
 BACKGROUND = {"model": "gpt-4o-mini", "input": "hi", "max_output_tokens": 16, "background": True}
 QUEUED = {"id": "resp_1", "object": "response", "model": "gpt-4o-mini", "status": "queued", "usage": None}
