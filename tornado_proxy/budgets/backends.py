@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from pathlib import Path
 
 from tornado_proxy.budgets.leases.slices import Slices
@@ -57,15 +56,16 @@ def open_store(
     backend = make_backend(address, fsync=fsync)
     # Those without slices compare, list or count anew, once.
     ledger = backend.connect(create=False, is_brief=slices is None)
-    with contextlib.ExitStack() as opening:
-        budgets = ledger
-        if isinstance(address, Path):
-            # SQLite does not wait for another connection that makes a new file's journal at the same time.
-            opening.enter_context(ProcessLocks(address).hold_opening_lock())
-            file = make_backend(address.with_name(address.name + _FILE_SUFFIX), fsync=fsync)
+    if isinstance(address, Path):
+        file = make_backend(address.with_name(address.name + _FILE_SUFFIX), fsync=fsync)
+        # SQLite does not wait for another connection that makes a new file's journal at the same time.  Not `locks`:
+        # another thread may hold that one, which would let this one pass.
+        with ProcessLocks(address).hold_opening_lock():
             budgets = file.connect(create=True, is_brief=slices is None)
-        liveness = backend.make_liveness(ledger, locks)
-        databases = BudgetDatabases(
-            budgets, ledger, backend.dialect, locks, liveness, open_scratch_file, committed or CommittedRecords()
-        )
-        return BudgetStore(databases, Slices() if slices is None else slices)
+    else:
+        budgets = ledger
+    liveness = backend.make_liveness(ledger, locks)
+    databases = BudgetDatabases(
+        budgets, ledger, backend.dialect, locks, liveness, open_scratch_file, committed or CommittedRecords()
+    )
+    return BudgetStore(databases, Slices() if slices is None else slices)

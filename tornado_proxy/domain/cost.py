@@ -12,6 +12,7 @@ from msgspec.structs import replace
 from tornado_proxy.domain.text import format_decimal
 
 #: Amounts are rounded to 1e-12 USD.  Ten cached tokens at 0.01 USD per million (1e-7 USD) are still exact.
+AMOUNT_DECIMALS = 12
 AMOUNT_QUANTUM = Decimal("1e-12")
 
 #: The type of the line item for the operator's own charge.
@@ -34,7 +35,7 @@ def round_amount(amount: Decimal) -> Decimal:
 def round_up(amount: Decimal) -> Decimal:
     """Return `amount` rounded up to 1e-12 USD."""
     # Not quantize(): it raises an error if the result has more than 28 digits.
-    return amount.scaleb(12).to_integral_value(ROUND_CEILING).scaleb(-12)
+    return amount.scaleb(AMOUNT_DECIMALS).to_integral_value(ROUND_CEILING).scaleb(-AMOUNT_DECIMALS)
 
 
 class LineItem(msgspec.Struct, frozen=True):

@@ -270,9 +270,9 @@ def test_bound_holds_within_an_hour_and_while_its_price_does() -> None:
     whole = slices.divide(budgeted, bound, at)
     assert (whole.begin, whole.end) == (NOW, NOW + timedelta(hours=1))
     since, until = at - timedelta(microseconds=1), at + timedelta(microseconds=1)
-    part = slices.divide(budgeted, bound, at, since, until)
+    part = whole.narrow(since, until)
     assert (part.begin, part.end) == (since, until)
-    wider = slices.divide(budgeted, bound, at, at - timedelta(days=1), at + timedelta(days=1))
+    wider = whole.narrow(at - timedelta(days=1), at + timedelta(days=1))
     assert (wider.begin, wider.end) == (whole.begin, whole.end)
 
 

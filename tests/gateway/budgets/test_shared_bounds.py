@@ -100,7 +100,7 @@ def test_requests_of_about_the_same_length_share_a_bound_above_their_own() -> No
         assert shared[0] is shared[1]
         assert Decimal(exact.total) < Decimal(shared[0].total) < Decimal(shared[2].total)
         assert [client.has_taken(one) for one in ("first", "10", "40", "300")] == [False, True, True, True]
-        # What is stated is what is reserved: should the process die, another one holds it.
+        # The intent states the amount that is reserved: another process holds it if this one dies.
         reserved = client.slices.requests["300"]
         assert shared[2] == reserved.bound.state()
         assert list(reserved.amounts.values()) == [reserved.bound.total]

@@ -9,9 +9,7 @@ from dataclasses import dataclass
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 
 from tornado_proxy.budgets.counting.counters import CounterKey
-
-#: Decimals of an amount in USD.
-_DECIMALS = 12
+from tornado_proxy.domain.cost import AMOUNT_DECIMALS
 
 #: The part of a counter's rest that a process leases at most: a tenth.
 _SHARE = 10
@@ -20,7 +18,7 @@ _SHARE = 10
 #: requests, this many times those between two syncs.
 _MIN_BOUNDS = 256
 _SPARE = 4
-_MAX_AMOUNT = 10**_DECIMALS
+_MAX_AMOUNT = 10**AMOUNT_DECIMALS
 
 #: Requests of a counter within _IDLE_S that make a lease worthwhile.
 _MIN_ASKS = 2
@@ -91,7 +89,7 @@ class Slice:
         return self.asks >= _MIN_ASKS and is_used and now - self.recalled_at >= _RECALLED_S
 
     def is_unused(self, now: float) -> bool:
-        """Return True if it has nothing, and nobody has asked for it lately."""
+        """Return True if it is empty and no request has asked for it in the last seconds."""
         is_empty = not (self.granted or self.idle or self.has_changed)
         return is_empty and now - self.asked_at >= _IDLE_S
 
@@ -110,14 +108,14 @@ class Slice:
 
 def to_units_up(usd: Decimal) -> int:
     """Return the least amount that is not below `usd`; exact for a bound."""
-    return int(usd.scaleb(_DECIMALS).to_integral_value(ROUND_CEILING))
+    return int(usd.scaleb(AMOUNT_DECIMALS).to_integral_value(ROUND_CEILING))
 
 
 def to_units_down(usd: Decimal) -> int:
     """Return the largest amount that is not above `usd`."""
-    return int(usd.scaleb(_DECIMALS).to_integral_value(ROUND_FLOOR))
+    return int(usd.scaleb(AMOUNT_DECIMALS).to_integral_value(ROUND_FLOOR))
 
 
 def to_usd(amount: int) -> Decimal:
     """Return an amount in USD."""
-    return Decimal(amount).scaleb(-_DECIMALS)
+    return Decimal(amount).scaleb(-AMOUNT_DECIMALS)

@@ -15,13 +15,14 @@ import threading
 from collections import Counter, defaultdict, deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal
 from operator import attrgetter
 from time import monotonic
 from weakref import WeakValueDictionary
 
 import msgspec
+from msgspec.structs import replace
 
 from tornado_proxy.budgets.counting.counters import CounterKey, key_budgets
 from tornado_proxy.budgets.leases.slice import Slice, to_units_down, to_units_up, to_usd
@@ -30,8 +31,6 @@ from tornado_proxy.domain.budgets.counter import Amount
 from tornado_proxy.domain.budgets.reservation import BudgetedSpender, Reservation
 from tornado_proxy.domain.cost import CostBound
 from tornado_proxy.domain.usage import Basis
-
-_BEGINNING, _END = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
 
 # In C: this is done for each request.
 _get_sliced = attrgetter("sliced")
@@ -81,6 +80,10 @@ class SlicedBound(msgspec.Struct, frozen=True, eq=False):
     end: datetime
     parts: tuple[_Part, ...]
 
+    def narrow(self, since: datetime, until: datetime) -> SlicedBound:
+        """Return it for those of its requests that begin from `since` on and before `until`."""
+        return replace(self, begin=max(self.begin, since), end=min(self.end, until))
+
 
 class LeasedRequest(msgspec.Struct, frozen=True, gc=False):
     """A request under way that has reserved from slices."""
@@ -128,18 +131,8 @@ class Slices:
         sliced = self.divide(reservation.budgeted, reservation.bound, reservation.at)
         return self.take_sliced(reservation.request_id, sliced, reservation.at)
 
-    def divide(
-        self,
-        budgeted: BudgetedSpender,
-        bound: CostBound,
-        at: datetime,
-        since: datetime = _BEGINNING,
-        until: datetime = _END,
-    ) -> SlicedBound:
-        """Return a bound with its parts of the slices of a spender's budgets.
-
-        It holds for requests of the hour of `at` that begin from `since` on and before `until`.
-        """
+    def divide(self, budgeted: BudgetedSpender, bound: CostBound, at: datetime) -> SlicedBound:
+        """Return a bound with its parts of the slices of a spender's budgets, for requests of the hour of `at`."""
         with self.lock:
             found = self._claims.get(budgeted)
             if found is None or not found.begin <= at < found.end:
@@ -148,7 +141,7 @@ class Slices:
             _Part(claim.slice, claim.limit, to_units_up(bound.total if claim.is_total else bound.subtotal))
             for claim in found.claims
         ]
-        return SlicedBound(bound, max(since, found.begin), min(until, found.end), tuple(parts))
+        return SlicedBound(bound, found.begin, found.end, tuple(parts))
 
     def take_sliced(self, request_id: str, sliced: SlicedBound, at: datetime) -> bool:
         """Reserve as take() does; `at` is when the request began, aware UTC."""
@@ -177,7 +170,7 @@ class Slices:
         short = [part for part in parts if part.slice.idle < 0 or part.limit < part.slice.limit]
         for part in parts:
             part.slice.idle += part.amount
-            self.slices[part.slice.key] = part.slice  # it may have been dropped while nobody asked
+            self.slices[part.slice.key] = part.slice  # list_due() may have dropped it
         _note_asks(_count_bounds(self._drain_asking()), now)
         if any(part.slice.is_leasable(part.limit, now) for part in short):
             self.is_short = True

@@ -1,4 +1,4 @@
-"""Finds the bound of a request by what it shares with others of its caller: nearly all reserve without arithmetic.
+"""Finds the bound that a request shares with others of its caller, in a cache.
 
     caller, agent session, models, work, length rounded up ──> SharedReservation ──> slices.take_sliced()
 
@@ -62,7 +62,7 @@ def find_shared(
     bound = snapshot.cost_bounds.share(tariff, facts, at)
     if bound is None:
         return None
-    sliced = slices.divide(spending.budgeted, bound.bound, at, bound.since, bound.until)
+    sliced = slices.divide(spending.budgeted, bound.bound, at).narrow(bound.since, bound.until)
     if len(known) >= _MAX_KEPT:
         known.clear()
     shared = known[key] = SharedReservation(sliced, bound.bound.state(), tariff, context.caller)

@@ -68,7 +68,7 @@ class CostBounds:
             facts: The facts of the request; their spends have been admitted.
             at: When the request began, aware UTC.
         """
-        spends, body_bytes = _find_priced_spends(facts), facts.body_bytes
+        spends, body_bytes = facts.priced_spends, facts.body_bytes
         line = self._find_line(tariff, spends, facts.work, body_bytes, at)
         if line is None:
             return None
@@ -85,7 +85,7 @@ class CostBounds:
         if facts.inferred or not facts.body_bytes or not facts.work.names_models:
             return None
         body_bytes = round_up_length(facts.body_bytes)
-        line = self._find_line(tariff, _find_priced_spends(facts), facts.work, body_bytes, at)
+        line = self._find_line(tariff, facts.priced_spends, facts.work, body_bytes, at)
         if line is None:
             return None
         others = bound_others(line.others, replace(facts, body_bytes=body_bytes), self._caps) if line.others else ZERO
@@ -149,10 +149,6 @@ class CostBounds:
             bound.subtotal + max(each.subtotal for each in known),
             bound.tokens + max(each.tokens for each in known),
         )
-
-
-def _find_priced_spends(facts: RequestFacts) -> tuple[Spend, ...]:
-    return facts.spends if facts.terms.cache_ttl is None else facts.priced_spends
 
 
 def round_up_length(body_bytes: int) -> int:
