@@ -14,7 +14,7 @@ import pytest
 
 from tests.harness import TIMEOUT_S, ProxyProcess, mint, running_proxy, wait_until
 from tests.replay_provider import ProviderResponse, ReplayProvider
-from tests.server.test_budgets import CHAT, COST, OFTEN, RESPONSE, each_participant, open_budgets_at, post
+from tests.server.test_budgets import CHAT, COST, OFTEN, RESPONSE, each_participant, open_budgets_at
 from tests.server.test_compressed_responses import compressed_response
 from tornado_proxy.budgets.open_reservations import OpenReservation
 from tornado_proxy.budgets.store import BudgetStore
@@ -55,9 +55,12 @@ def two_servers(
         yield lasting, dying, address
 
 
-def begin_background(proxy: ProxyProcess, name: str) -> httpx.Response:
-    headers = {"Authorization": f"Bearer {mint(name=name)}"}
-    return httpx.post(proxy.base_url + "/v1/responses", json=BACKGROUND, headers=headers, timeout=TIMEOUT_S)
+def begin(proxy: ProxyProcess, token: str, path: str, body: dict[str, Any]) -> str:
+    """Send a request; return its id."""
+    headers = {"Authorization": f"Bearer {token}"}
+    response = httpx.post(proxy.base_url + path, json=body, headers=headers, timeout=TIMEOUT_S)
+    assert response.status_code == 200
+    return response.headers["llm-proxy-request-id"]
 
 
 def find_held(store: BudgetStore, request_id: str) -> list[OpenReservation]:
@@ -73,14 +76,18 @@ def test_requests_of_unknown_cost_are_held_although_their_process_is_killed_at_o
         open_budgets_at(address) as store,
     ):
         provider.response = ProviderResponse(chunks=(RESPONSE,))
-        settled = 0
-        while not store.leasing.read_idle():  # then requests reserve from a slice, and have no row of their own
-            assert post(dying, "ada", CHAT).status_code == 200
+        token = mint(name="ada")  # one of another second is another caller, whose first request shares no bound
+        settled, has_slice = 0, False
+        # Until requests reserve from a slice, and have no row of their own: from the second one after its row is seen,
+        # as the process takes from it a moment after the transaction.
+        while not has_slice:
+            has_slice = bool(store.leasing.read_idle())
+            begin(dying, token, "/v1/chat/completions", CHAT)
             settled += 1
         provider.response = compressed_response("application/json", RESPONSE)
-        unsettled = post(dying, "ada", CHAT).headers["llm-proxy-request-id"]
+        unsettled = begin(dying, token, "/v1/chat/completions", CHAT)
         provider.response = ProviderResponse(chunks=(json.dumps(QUEUED).encode(),))
-        pending = begin_background(dying, "ada").headers["llm-proxy-request-id"]
+        pending = begin(dying, token, "/v1/responses", BACKGROUND)
         dying.kill()
 
         wait_until(lambda: len(find_held(store, unsettled)) == 1, "the request of unknown cost is held")
