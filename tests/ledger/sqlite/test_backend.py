@@ -29,6 +29,22 @@ def test_reconnection_refuses_another_file(tmp_path: Path) -> None:
         backend.connect(create=False)
 
 
+def test_reconnection_makes_no_tables_in_an_emptied_file(tmp_path: Path) -> None:
+    """A backup that is copied into the place of a damaged file empties it first."""
+    path = tmp_path / "ledger.db"
+    backend = SqliteBackend(path, fsync=False)
+    backend.connect(create=True).close()
+    backup = path.read_bytes()
+
+    path.write_bytes(b"")
+    with pytest.raises(StoreError, match="was emptied while it was open; restore a backup"):
+        backend.connect(create=False)
+    assert path.read_bytes() == b""
+
+    path.write_bytes(backup)
+    backend.connect(create=False).close()
+
+
 def test_reconnection_does_not_create_a_missing_file(tmp_path: Path) -> None:
     path = tmp_path / "ledger.db"
     backend = SqliteBackend(path, fsync=False)

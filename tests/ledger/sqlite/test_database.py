@@ -105,6 +105,14 @@ def test_replaced_file_is_a_store_error(tmp_path: Path, db: SqliteDatabase) -> N
         db.check()
 
 
+def test_emptied_file_is_a_store_error(tmp_path: Path, db: SqliteDatabase) -> None:
+    db.check()
+    (tmp_path / "ledger.db").write_bytes(b"")
+
+    with pytest.raises(StoreError, match="was emptied while it was open"):
+        db.check()
+
+
 @pytest.mark.parametrize(
     ("error", "remedy"),
     [

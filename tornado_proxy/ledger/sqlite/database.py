@@ -150,7 +150,7 @@ class SqliteDatabase(SqliteConnection):
         super().__init__(connect(path), str(path))
         try:
             self._set_up(fsync=fsync, cache_kib=_BRIEF_CACHE_KIB if is_brief else _CACHE_KIB)
-            self.identity = _read_identity(path)
+            self.identity = _identify(path.stat())
         except BaseException:
             self._db.close()
             raise
@@ -248,16 +248,25 @@ def check_identity(path: Path, opened: FileIdentity | None) -> None:
 
     The connection writes to a replaced file still, which is deleted with the process, and the -wal file of the first
     one would damage the second.  https://sqlite.org/howtocorrupt.html
+
+    SQLite takes an empty file, as a copy that is put into its place is at first, for a new database: tables that are
+    made there would be mixed with those of the copy.
     """
-    if opened is not None and _read_identity(path) != opened:
+    if opened is None:
+        return
+    status = path.stat()
+    if _identify(status) != opened:
         raise StoreError(
             f"{path}: was replaced by another file while it was open; put the first one back, or stop the server and "
             f"remove {path.name}-wal and {path.name}-shm before it starts with the other"
         )
+    if not status.st_size:
+        raise StoreError(
+            f"{path}: was emptied while it was open; restore a backup, or restart the server to begin a new one"
+        )
 
 
-def _read_identity(path: Path) -> FileIdentity:
-    status = path.stat()
+def _identify(status: os.stat_result) -> FileIdentity:
     return status.st_dev, status.st_ino
 
 
