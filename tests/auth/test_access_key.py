@@ -96,6 +96,18 @@ def test_key_is_rejected_from_its_expiry_on() -> None:
         authenticator.authenticate(SECRET, NOW + timedelta(minutes=1))
 
 
+def test_key_gives_the_same_caller_until_the_keys_change() -> None:
+    first = make_authenticator(make_key())
+    caller = first.authenticate(SECRET, NOW)
+    assert first.authenticate(SECRET, NOW + timedelta(days=1)) is caller
+
+    narrowed = make_key(models=ModelPatterns(("openai/gpt-4o-mini",)))
+    second = first.with_access_keys({secret.digest: narrowed for secret in narrowed.secrets})
+
+    assert second.authenticate(SECRET, NOW).granted == ModelPatterns(("openai/gpt-4o-mini",))
+    assert first.authenticate(SECRET, NOW) is caller
+
+
 def test_rotated_key_has_two_secrets_until_the_grace_period_ends() -> None:
     grace_ends = NOW + timedelta(hours=1)
     secrets = (

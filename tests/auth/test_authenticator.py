@@ -1,14 +1,19 @@
 from __future__ import annotations
 
-from datetime import timedelta
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import NoReturn
 
 import pytest
 
 from tests.auth.tokens import KEY, NOW, NOW_S, PROJECT_ID, PROJECTS, SECRET, claims, granting, sign
+from tests.oauth import tokens as oauth_tokens
 from tornado_proxy.auth.authenticator import Authenticator
+from tornado_proxy.auth.oauth.key_set import VerificationKey
 from tornado_proxy.auth.token_cache import MAX_CACHED_TOKENS
+from tornado_proxy.domain.config.oauth import KeySource, OAuthIssuer
 from tornado_proxy.domain.errors import NotAllowed, NotAuthenticated
-from tornado_proxy.domain.identity import ApiKey, Project, Secret
+from tornado_proxy.domain.identity import ApiKey, Caller, Member, Project, Secret
 
 
 @pytest.fixture
@@ -23,6 +28,39 @@ def test_cached_token_gives_the_same_caller(authenticator: Authenticator) -> Non
 
     assert authenticator.authenticate(token, NOW) is first
     assert authenticator.cached_tokens == 1
+
+
+class Issuer:
+    """An issuer with one key."""
+
+    issuer = OAuthIssuer(KeySource("https://id.example.com"), "llm-proxy", frozenset({"cli"}))
+
+    def find_key(self, key_id: str, algorithm: str) -> VerificationKey:
+        return VerificationKey("RS256", oauth_tokens.rsa_key().private.public_key())
+
+    def introspect(self, token: str, now: datetime) -> NoReturn:
+        raise NotImplementedError
+
+
+def test_access_token_gives_the_same_caller_in_each_project() -> None:
+    projects = [replace(project, members=(Member("user-7", frozenset({"can_use_llm_proxy"})),)) for project in PROJECTS]
+    authenticator, now = Authenticator(projects, [Issuer()]), datetime.now(UTC)
+
+    def authenticate(token: str, project_id: str, at: datetime = now) -> Caller:
+        caller = authenticator.authenticate(token, at, stated_projects=[project_id])
+        assert isinstance(caller, Caller)
+        return caller
+
+    claims = oauth_tokens.claims_of(Issuer.issuer.name, exp=now.timestamp() + 60)
+    token = oauth_tokens.sign(oauth_tokens.rsa_key(), claims)
+    callers = {project.id: authenticate(token, project.id) for project in PROJECTS}
+    for project_id, caller in callers.items():
+        assert caller.project_id == project_id
+        assert authenticate(token, project_id) is caller
+    with pytest.raises(NotAllowed):
+        authenticate(token, "9b1d9f2e-6d3c-4b6e-8f6e-1c1f1d1e1a12")
+    with pytest.raises(NotAuthenticated):
+        authenticate(token, PROJECT_ID, now + timedelta(minutes=2))
 
 
 def test_cached_token_is_rejected_from_its_exp_on(authenticator: Authenticator) -> None:

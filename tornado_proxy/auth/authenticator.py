@@ -26,7 +26,7 @@ from tornado_proxy.auth.oauth.claims import VerifiedUser, check_time
 from tornado_proxy.auth.oauth.membership import choose_project, keep_matching_claims, make_caller
 from tornado_proxy.auth.oauth.verifier import AccessTokenVerifier, IssuerClient
 from tornado_proxy.auth.participant import VerifiedToken
-from tornado_proxy.auth.token_cache import TokenCache, compute_digest
+from tornado_proxy.auth.token_cache import MAX_CACHED_TOKENS, TokenCache, compute_digest
 from tornado_proxy.auth.validity import Validity
 from tornado_proxy.domain.config.oauth import ANY
 from tornado_proxy.domain.errors import NotAllowed, NotAuthenticated
@@ -49,6 +49,10 @@ class Authenticator:
             key.id: key for project in projects for key in project.api_keys if not key.disabled
         }
         self._access_keys: Mapping[bytes, AccessKey] = {}
+        # The callers of access keys, and of OAuth users in their projects.  Each is one object for all of its requests:
+        # what they share is found by its id.
+        self._key_callers: dict[bytes, Caller] = {}
+        self._members: dict[tuple[int, str], tuple[VerifiedUser, Caller]] = {}
         self._users = AccessTokenVerifier(issuers)
         self._verified: TokenCache[VerifiedToken] = TokenCache()
         #: True if an issuer introspects opaque access tokens.
@@ -62,7 +66,7 @@ class Authenticator:
     def with_access_keys(self, keys: Mapping[bytes, AccessKey]) -> Authenticator:
         """Return an authenticator with these access keys, by digest, and the same verified tokens."""
         other = copy.copy(self)
-        other._access_keys = keys
+        other._access_keys, other._key_callers = keys, {}
         return other
 
     def authenticate(
@@ -209,7 +213,7 @@ class Authenticator:
         # Before its form decides: an access key that was imported can have any form.
         key = self._access_keys.get(digest)
         if key is not None and key.project_id in self._projects:
-            return access_key.identify(key, digest, now)
+            return self._find_key_caller(key, digest, now)
         # A key of a project that was removed must not be shown to an issuer: it is valid again if the project returns.
         if key is not None or token.startswith(access_key.PREFIX):
             raise NotAuthenticated("access key is unknown or was revoked; ask the project's admin for a new one")
@@ -226,6 +230,12 @@ class Authenticator:
         self._verified.move_to_end(digest)
         return known.caller
 
+    def _find_key_caller(self, key: AccessKey, digest: bytes, now: datetime) -> Caller:
+        known = self._key_callers.get(digest)
+        if known is None or (known.expires_at is not None and now >= known.expires_at):
+            known = self._key_callers[digest] = access_key.identify(key, digest, now)
+        return known
+
     def _verify_participant(self, token: str, digest: bytes, now: datetime) -> Caller:
         verified = participant.verify(token, self._keys, now)
         self._verified.put(digest, verified)
@@ -233,7 +243,14 @@ class Authenticator:
 
     def _find_member(self, verified: VerifiedUser, stated_projects: Sequence[str]) -> Caller:
         project_id = choose_project(stated_projects)
-        return make_caller(verified.user, project_id, self._projects, verified.validity.expires_at)
+        key = (id(verified), project_id)
+        known = self._members.get(key)
+        if known is None or known[0] is not verified:
+            if len(self._members) >= MAX_CACHED_TOKENS:
+                self._members.clear()
+            caller = make_caller(verified.user, project_id, self._projects, verified.validity.expires_at)
+            known = self._members[key] = verified, caller
+        return known[1]
 
     async def _find_member_later(self, verified: Awaitable[VerifiedUser], stated_projects: Sequence[str]) -> Caller:
         return self._find_member(await verified, stated_projects)

@@ -105,7 +105,7 @@ class Spending(msgspec.Struct):
         budgeted: Whom they are charged to, and the budgets of the last one, with the limits that were in force then.
         limits: A claim of one unit on each limit of the project and the caller.
         limits_tokens: True if a limit of the project is one of tokens.
-        is_known: True if the caller has sent a request before; most callers of access keys and OAuth tokens are new.
+        is_known: True if the caller has sent a request before; those of session keys are new each time.
     """
 
     caller: Caller

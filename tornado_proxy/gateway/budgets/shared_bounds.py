@@ -4,7 +4,7 @@
 
 So bodies that grow with each request of an agent find a bound, too.  It is that of a body some per cent longer; the
 bound of the request alone decides near the limit of a budget.  Callers that are made anew for each request, as those of
-access keys and OAuth tokens are, share nothing.
+session keys are, share nothing.
 """
 
 from __future__ import annotations
