@@ -19,6 +19,8 @@ _SLICED_FOLD_S, _FAR_FOLD_S = 0.25, 1.0
 #: much left, and no limit is leased.
 _RECALL_S, _FAR_RECALL_S = 0.25, 0.5
 
+#: Seconds between two looks for settlements, at least.  They wait for the next turn, because each turn wakes the thread
+#: up, and takes the interpreter's lock from the event loop.
 _SETTLEMENTS_S = 1.0
 
 #: Seconds between two looks for limits that another process has found to be passed, and could not act on.
@@ -44,14 +46,15 @@ class Schedule:
             self._recall_at
         ) = 0.0
         self._dead_search_at = self._forget_at = 0.0
-        self._is_checking = False
+        #: True while counters are left to be checked for warnings, and settlements to be counted.
+        self._is_checking = self._is_settling = False
         self._is_lease_due = False
 
     def wait_s(self) -> float:
         """Return the seconds that the thread may wait for items."""
-        if self._is_checking:
+        if self._is_checking or self._is_settling:
             return 0.0
-        due = min(self._fold_at, self._settlements_at, self._forget_at, self._recall_at)
+        due = min(self._fold_at, self._forget_at, self._recall_at)
         return max(0.0, due - time.monotonic())
 
     def expect_records(self) -> None:
@@ -71,9 +74,9 @@ class Schedule:
             self._fold_at = now + (0 if is_behind else self._find_pause(store))
         elif self._is_lease_due or now >= self._recall_at:
             self._sync(store, now)
-        if now >= self._settlements_at:
-            is_behind = store.folding.fold_settlement_batch()
-            self._settlements_at = now + (0 if is_behind else _SETTLEMENTS_S)
+        if now >= self._settlements_at or self._is_settling:
+            self._is_settling = store.folding.fold_settlement_batch()
+            self._settlements_at = now + _SETTLEMENTS_S
         if now >= self._dead_search_at:
             store.free_dead()
             self._dead_search_at = now + _DEAD_SEARCH_S
