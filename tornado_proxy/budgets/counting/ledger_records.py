@@ -101,7 +101,7 @@ class RecordGroup:
     Attributes:
         last_seq: The seq of the last of them.
         began: The hour, or the second, in which they began; `ended` is None or the second.
-        totals, subtotals: The amounts of the records as text: few counters sum subtotals.
+        totals, subtotals: The amounts of the records, with a space between two: few counters sum subtotals.
     """
 
     last_seq: int
@@ -110,12 +110,12 @@ class RecordGroup:
     ended: datetime | None
     spender: Spender
     request_ids: Sequence[str]
-    totals: Sequence[str]
-    subtotals: Sequence[str]
+    totals: str
+    subtotals: str
 
     def sum(self, amount: Amount) -> Decimal:
         """Return the sum of the records, USD."""
-        return sum(map(Decimal, self.totals if amount is Amount.TOTAL else self.subtotals), Decimal(0))
+        return _sum_texts(self.totals if amount is Amount.TOTAL else self.subtotals)
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,13 +185,15 @@ def group_committed(batches: Iterable[CommittedBatch], *, by_second: bool = Fals
 
 def _join_groups(key: tuple[int, str, str, tuple[Any, ...]], groups: Sequence[CommittedGroup]) -> RecordGroup:
     last_seq, began, ended, (basis, *spender) = key
-    columns = zip(*(record for group in groups for record in group.records), strict=True)
-    return _make_group((last_seq, basis, began, ended, *spender, *columns))
+    request_ids = [request_id for group in groups for request_id in group.request_ids]
+    totals = " ".join(group.totals for group in groups)
+    subtotals = " ".join(group.subtotals for group in groups)
+    return _make_group((last_seq, basis, began, ended, *spender, request_ids, totals, subtotals))
 
 
 def _make_read_group(row: tuple[Any, ...]) -> RecordGroup:
     *values, request_ids, totals, subtotals = row
-    return _make_group((*values, request_ids.split("\n"), totals.split(" "), subtotals.split(" ")))
+    return _make_group((*values, request_ids.split("\n"), totals, subtotals))
 
 
 def _make_group(values: tuple[Any, ...]) -> RecordGroup:

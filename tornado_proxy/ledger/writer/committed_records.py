@@ -3,6 +3,7 @@
 Only SQLite tells the numbers of inserted rows: it runs one transaction at a time, so those of one are consecutive.
 
 The writer thread groups them as it commits them: their rows are in the processor's cache then, and need not be kept.
+What is kept of a record until it is counted is small for the same reason.
 """
 
 from __future__ import annotations
@@ -48,13 +49,15 @@ class CommittedGroup:
 
     Attributes:
         began, ended: The seconds, such as 2026-11-28T09:00:00.
-        records: The id, total and subtotal of each; the amounts are text.
+        totals, subtotals: The amounts, with a space between two.
     """
 
     began: str
     ended: str
     shared: tuple[Any, ...]
-    records: Sequence[tuple[str, str, str]]
+    request_ids: Sequence[str]
+    totals: str
+    subtotals: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,4 +91,9 @@ def _group(rows: Iterable[Values]) -> list[CommittedGroup]:
     for row in rows:
         began, ended = _select_times(row)
         members[began[:_SECOND], ended[:_SECOND], _select_shared(row)].append(_select_own(row))
-    return [CommittedGroup(*key, own) for key, own in members.items()]
+    return [_make_group(key, own) for key, own in members.items()]
+
+
+def _make_group(key: tuple[str, str, tuple[Any, ...]], own: Sequence[tuple[str, str, str]]) -> CommittedGroup:
+    request_ids, totals, subtotals = zip(*own, strict=True)
+    return CommittedGroup(*key, request_ids, " ".join(totals), " ".join(subtotals))
