@@ -26,6 +26,7 @@ from tornado_proxy.domain.config.ledger_address import LedgerAddress, PostgresAd
 from tornado_proxy.domain.cost import Cost, CostBound
 from tornado_proxy.domain.identity import Caller
 from tornado_proxy.domain.record import RequestIntent, RequestRecord, Settlement
+from tornado_proxy.domain.request_id import begin_of_ids
 from tornado_proxy.domain.usage import Basis
 from tornado_proxy.ledger.backends import make_backend, make_ledger
 from tornado_proxy.ledger.postgres import process_locks
@@ -41,20 +42,27 @@ def cost(total: str, subtotal: str | None = None) -> Cost:
     return Cost((), Decimal(subtotal or total), Decimal(0), Decimal(total))
 
 
-def intent(request_id: str, caller: Caller = CALLER, at: datetime = NOW) -> RequestIntent:
+def make_id(name: str) -> str:
+    """Return the id of a request of NOW; its random part is a name."""
+    return begin_of_ids(NOW) + name
+
+
+def intent(name: str, caller: Caller = CALLER, at: datetime = NOW) -> RequestIntent:
     """Return the intent of a request of `caller`."""
-    return make_intent(request_id, caller=caller, started_at=at)
+    return make_intent(make_id(name), caller=caller, started_at=at)
 
 
-def record(request_id: str, total: str, caller: Caller = CALLER, **members: Any) -> RequestRecord:
+def record(name: str, total: str, caller: Caller = CALLER, **members: Any) -> RequestRecord:
     """Return the record of a request that cost `total` USD."""
     at = members.pop("at", NOW)
-    return replace(make_record(intent(request_id, caller, at), cost=cost(total)), **members)
+    return replace(make_record(intent(name, caller, at), cost=cost(total)), **members)
 
 
-def settlement(request_id: str, total: str, **members: Any) -> Settlement:
+def settlement(name: str, total: str, **members: Any) -> Settlement:
     """Return the settlement of a request at `total` USD."""
-    return Settlement(request_id, None, **{"basis": Basis.REPORTED, "cost": cost(total), "settled_at": NOW, **members})
+    return Settlement(
+        make_id(name), None, **{"basis": Basis.REPORTED, "cost": cost(total), "settled_at": NOW, **members}
+    )
 
 
 @dataclass
@@ -115,7 +123,7 @@ class BudgetsUnderTest:
 
     def reserve(
         self,
-        request_id: str,
+        name: str,
         bound: str,
         limit: str,
         *,
@@ -126,7 +134,7 @@ class BudgetsUnderTest:
     ) -> BudgetRefusal | None:
         """Reserve `bound` USD for a request of a budget of `limit` USD."""
         budget = Budget(kind, Decimal(limit), strict=strict)
-        return self.store.reserve([reservation(request_id, bound, budget, caller=caller, at=at)])[0]
+        return self.store.reserve([reservation(name, bound, budget, caller=caller, at=at)])[0]
 
     def figures(self, kind: CounterKind = MONTH) -> dict[str, tuple[Decimal, Decimal]]:
         """Return settled and reserved USD by subject, of the counters of a kind."""
@@ -137,12 +145,10 @@ class BudgetsUnderTest:
         }
 
 
-def reservation(
-    request_id: str, bound: str, *budgets: Budget, caller: Caller = CALLER, at: datetime = NOW
-) -> Reservation:
+def reservation(name: str, bound: str, *budgets: Budget, caller: Caller = CALLER, at: datetime = NOW) -> Reservation:
     """Return a reservation of `bound` USD."""
     spender = Spender(caller.project_id, caller.participant, caller.user, caller.issuer, caller.credential_id)
-    return Reservation(request_id, BudgetedSpender(spender, budgets), CostBound(Decimal(bound), Decimal(bound)), at)
+    return Reservation(make_id(name), BudgetedSpender(spender, budgets), CostBound(Decimal(bound), Decimal(bound)), at)
 
 
 def usd(*amounts: str) -> Sequence[Decimal]:

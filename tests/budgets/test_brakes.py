@@ -30,9 +30,9 @@ def store(budgets: BudgetsUnderTest, now: datetime) -> BudgetStore:
     return budgets.store
 
 
-def ended(request_id: str, total: str, at: datetime, name: str = "ada") -> RequestRecord:
+def ended(request: str, total: str, at: datetime, name: str = "ada") -> RequestRecord:
     """Return the record of a participant's request that has ended at `at`."""
-    return structs.replace(record(request_id, total, replace(CALLER, participant=name), at=at), ended_at=at)
+    return structs.replace(record(request, total, replace(CALLER, participant=name), at=at), ended_at=at)
 
 
 def list_trips(store: BudgetStore) -> list[tuple[str | None, Decimal, Decimal]]:

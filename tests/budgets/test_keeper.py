@@ -13,7 +13,7 @@ import pytest
 from msgspec import structs
 from prometheus_client import REGISTRY
 
-from tests.budgets.conftest import CALLER, MONTH, BudgetsUnderTest, record, reservation, usd
+from tests.budgets.conftest import CALLER, MONTH, BudgetsUnderTest, make_id, record, reservation, usd
 from tests.budgets.keepers import PLAN, WAIT_S, figures, open_keeper, wait_for_figures, wait_until
 from tornado_proxy.budgets import deciding, schedule
 from tornado_proxy.budgets.keeper import BudgetKeeper, BudgetLedger, BudgetListeners
@@ -81,7 +81,7 @@ def test_released_request_reserves_nothing(budgets: BudgetsUnderTest) -> None:
     async def run() -> None:
         async with open_keeper(budgets) as keeper:
             await keeper.reserve(reservation("a", "0.3", BUDGET, at=now()))
-            keeper.release("a")
+            keeper.release(make_id("a"))
             await wait_for_figures(keeper, "0", "0")
 
     asyncio.run(run())
@@ -196,7 +196,7 @@ def test_units_of_a_request_that_has_ended_are_free_for_the_next_one(budgets: Bu
             for number in range(20):
                 reserving = structs.replace(reservation(f"r{number}", "0", at=now()), claims=(one,))
                 refusals.append(await keeper.reserve(reserving))
-                keeper.end(f"r{number}", STREAM_ENDED)
+                keeper.end(reserving.request_id, STREAM_ENDED)
             return refusals
 
     assert asyncio.run(run()) == [None] * 20

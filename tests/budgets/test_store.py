@@ -20,6 +20,7 @@ from tests.budgets.conftest import (
     NOW,
     BudgetsUnderTest,
     intent,
+    make_id,
     record,
     reservation,
     settlement,
@@ -107,7 +108,7 @@ def test_spent_money_refuses_for_good(budgets: BudgetsUnderTest) -> None:
 def test_request_that_was_not_sent_frees_its_reservation(budgets: BudgetsUnderTest) -> None:
     budgets.reserve("a", "0.7", "1")
 
-    budgets.store.release(["a", "unknown"])
+    budgets.store.release([make_id("a"), "unknown"])
 
     assert budgets.figures() == {"": usd("0", "0")}
     assert list(budgets.store.iterate_reservations()) == []
@@ -130,7 +131,7 @@ def test_unsettled_record_holds_its_reservation(budgets: BudgetsUnderTest) -> No
 
     assert budgets.figures() == {"": usd("0", "0.7")}
     (held,) = budgets.store.iterate_reservations()
-    assert (held.request_id, held.state, held.total) == ("a", "held", Decimal("0.7"))
+    assert (held.request_id, held.state, held.total) == (make_id("a"), "held", Decimal("0.7"))
 
 
 def test_unsettled_record_holds_nothing_if_that_is_turned_off(budgets: BudgetsUnderTest) -> None:
@@ -379,14 +380,14 @@ def test_lost_request_of_a_dead_process_stays_reserved(budgets: BudgetsUnderTest
     budgets.store.folding.free_orphans(dead_id)
 
     states = {entry.request_id: entry.state for entry in budgets.store.iterate_reservations()}
-    assert states == {"lost": "held", "alive": "open"}
+    assert states == {make_id("lost"): "held", make_id("alive"): "open"}
     assert budgets.figures() == {"": usd("0", "0.4")}
 
 
-def leave_intent(budgets: BudgetsUnderTest, request_id: str) -> None:
+def leave_intent(budgets: BudgetsUnderTest, name: str) -> None:
     """Leave an intent in the ledger, as a process does that dies."""
     folding = budgets.store.folding
-    row = intent(request_id)
+    row = intent(name)
     folding._ledger.run(
         "INSERT INTO intents (request_id, writer, project_id, started_at) VALUES (?, 'dead', ?, ?)",
         (row.request_id, row.caller.project_id, row.started_at.isoformat()),

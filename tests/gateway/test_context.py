@@ -1,12 +1,9 @@
 from __future__ import annotations
 
-import time
-
 import pytest
 
 from tests import harness
 from tests.gateway.fakes import Gateway, make_project, make_request, make_snapshot, own_keys, request_head
-from tornado_proxy.gateway.context import new_request_id
 
 
 @pytest.mark.parametrize(
@@ -61,19 +58,3 @@ def test_token_is_not_shown_by_the_context() -> None:
 
     assert token not in repr(context.token)
     assert context.token.reveal() == token
-
-
-def test_request_ids_are_random_and_differ_across_draws() -> None:
-    ids = [new_request_id() for _ in range(1000)]
-
-    assert len(set(ids)) == 1000
-    assert {len(request_id) for request_id in ids} == {len("req_") + 32}
-    assert all(request_id.startswith("req_") for request_id in ids)
-
-
-def test_request_ids_begin_with_their_time_so_that_later_ones_sort_behind() -> None:
-    before_ms = time.time_ns() // 1_000_000
-    request_id = new_request_id()
-    after_ms = time.time_ns() // 1_000_000
-
-    assert before_ms <= int(request_id.removeprefix("req_")[:12], 16) <= after_ms

@@ -8,8 +8,8 @@ from typing import Any
 
 from tornado.web import RequestHandler
 
+from tornado_proxy.domain.request_id import new_request_id
 from tornado_proxy.gateway.base_handler import log_unexpected_error
-from tornado_proxy.gateway.context import new_request_id
 
 
 class OwnHandler(RequestHandler):

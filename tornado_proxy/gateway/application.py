@@ -13,9 +13,9 @@ from tornado.escape import utf8
 from tornado.routing import Rule
 from tornado.web import Application
 
+from tornado_proxy.domain.request_id import new_request_id
 from tornado_proxy.gateway.base_handler import BaseHandler, error_headers
 from tornado_proxy.gateway.bodies.collected_body import collect_body
-from tornado_proxy.gateway.context import new_request_id
 from tornado_proxy.gateway.http.cors import is_preflight
 from tornado_proxy.gateway.http.handler import ProxyHandler
 from tornado_proxy.gateway.http.malformed_request import make_malformed_error, write_rejection

@@ -21,7 +21,8 @@ from tornado_proxy.domain.errors import (
     RequestError,
     UpgradeRequired,
 )
-from tornado_proxy.gateway.context import RequestContext, new_request_id
+from tornado_proxy.domain.request_id import new_request_id
+from tornado_proxy.gateway.context import RequestContext
 from tornado_proxy.gateway.http.cors import cors_headers
 from tornado_proxy.gateway.services import Services
 from tornado_proxy.http_server.incoming_request import IncomingRequest

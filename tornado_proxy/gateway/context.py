@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import time
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Generic
@@ -25,9 +23,6 @@ from tornado_proxy.wire.annotations import check_annotations
 from tornado_proxy.wire.client_facts import NOTHING_STATED, StatedHeaders, attribute_request, find_stated_headers
 from tornado_proxy.wire.redaction import Redaction
 from tornado_proxy.wire.retry_headers import RETRY_HEADERS, read_retry_headers
-
-#: Random bytes of a request id, and ids drawn at a time: the system call costs more than all else of an id.
-_RANDOM_BYTES, _IDS_PER_DRAW = 10, 256
 
 
 class RequestContext(msgspec.Struct, Generic[EndpointT], frozen=True):
@@ -233,19 +228,3 @@ def request_intent(
         else NO_RETRY_FACTS,
         bound=bound,
     )
-
-
-#: Random parts of ids that have been drawn and not been used.
-_random_parts: list[str] = []
-
-
-def new_request_id() -> str:
-    """Return a new id: the time in milliseconds and 80 random bits, which responses carry as `Llm-Proxy-Request-Id`.
-
-    Ids of one time are neighbours in an index, as those of UUID version 7 are (RFC 9562 section 6.11): with random ids
-    each record changed a page of its own in the ledger's index.
-    """
-    if not _random_parts:
-        drawn = os.urandom(_RANDOM_BYTES * _IDS_PER_DRAW).hex()
-        _random_parts.extend(drawn[at : at + 2 * _RANDOM_BYTES] for at in range(0, len(drawn), 2 * _RANDOM_BYTES))
-    return f"req_{time.time_ns() // 1_000_000:012x}{_random_parts.pop()}"

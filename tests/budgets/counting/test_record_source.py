@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.budgets.conftest import CALLER, MONTH, NOW, BudgetsUnderTest, record, reservation, settlement, usd
+from tests.budgets.conftest import CALLER, MONTH, NOW, BudgetsUnderTest, make_id, record, reservation, settlement, usd
 from tornado_proxy.budgets.backends import open_store
 from tornado_proxy.budgets.counting import ledger_records
 from tornado_proxy.budgets.leases.slices import Slices
@@ -64,8 +64,8 @@ def process(budgets: BudgetsUnderTest) -> Iterator[WritingProcess]:
     for _ in range(2):
         process.slices.take(reservation("ask", "0.5", BUDGET))
     process.store.sync_leases()
-    for request_id in "abcd":
-        assert process.slices.take(reservation(request_id, "0.5", BUDGET))
+    for name in "abcd":
+        assert process.slices.take(reservation(name, "0.5", BUDGET))
     yield process
     process.store.close()
 
@@ -88,7 +88,7 @@ def test_own_records_are_counted_without_reading_them(
         count(process.store)
 
     assert budgets.figures() == {"": usd("0.32", "0.5")}
-    assert list(process.slices.requests) == ["d"]
+    assert list(process.slices.requests) == [make_id("d")]
     assert process.store.folding.correct(NOW) == 0
 
 
@@ -102,7 +102,7 @@ def test_records_between_own_ones_are_read_from_the_ledger(budgets: BudgetsUnder
     count(process.store)
 
     assert budgets.figures() == {"": usd("7.32", "0.5")}
-    assert list(process.slices.requests) == ["d"]
+    assert list(process.slices.requests) == [make_id("d")]
     assert process.store.folding.correct(NOW) == 0
 
 
@@ -116,14 +116,14 @@ def test_own_records_that_another_process_has_counted_are_not_counted_again(
     count(process.store)
 
     assert budgets.figures() == {"": usd("0.3", "1.0")}
-    assert sorted(process.slices.requests) == ["c", "d"]
+    assert sorted(process.slices.requests) == [make_id("c"), make_id("d")]
     assert process.store.folding.correct(NOW) == 0
 
 
 def test_another_process_that_counts_all_leaves_nothing_reserved_here(
     budgets: BudgetsUnderTest, process: WritingProcess
 ) -> None:
-    process.write(*(record(request_id, "0.1") for request_id in "abcd"))
+    process.write(*(record(name, "0.1") for name in "abcd"))
     budgets.store.folding.fold()
 
     count(process.store)

@@ -25,6 +25,7 @@ from tests.budgets.conftest import (
     NOW,
     BudgetsUnderTest,
     create_ledger,
+    make_id,
     record,
     reservation,
     settlement,
@@ -99,7 +100,7 @@ def test_request_reserves_from_a_slice_and_is_shown_as_reserved(
 
     assert budgets.figures() == {"": usd("0", "0.5")}
     (shown,) = store.iterate_reservations()
-    assert (shown.request_id, shown.state, shown.total) == ("a", "open", Decimal("0.5"))
+    assert (shown.request_id, shown.state, shown.total) == (make_id("a"), "open", Decimal("0.5"))
     budgets.write(record("a", "0.2"))
     store.folding.fold()
     store.sync_leases()
@@ -122,8 +123,8 @@ def test_request_that_another_process_counts_leaves_the_slice(
 
 def test_released_request_leaves_the_slice(budgets: BudgetsUnderTest, process: tuple[BudgetStore, Slices]) -> None:
     store, slices = take_request(process)
-    assert slices.release("a")
-    assert not slices.release("a")
+    assert slices.release(make_id("a"))
+    assert not slices.release(make_id("a"))
     store.sync_leases()
     assert budgets.figures() == {"": usd("0", "0")}
 
@@ -178,7 +179,7 @@ def test_slices_learn_of_all_requests_of_a_spender_and_of_the_largest(budgets: B
 
     def take(number: int) -> bool:
         usd = Decimal(number % 10 + 1)
-        return slices.take(Reservation(f"{number}", budgeted, CostBound(usd * 2, usd, 0), NOW))
+        return slices.take(Reservation(make_id(f"{number}"), budgeted, CostBound(usd * 2, usd, 0), NOW))
 
     assert [take(number) for number in (109, 119)] == [False, False]
     assert [leased.idle for leased in slices.slices.values()] == [0, 0]  # both amounts are put back
@@ -198,7 +199,7 @@ def test_request_that_finds_one_slice_short_takes_from_none(budgets: BudgetsUnde
     slices = Slices()
     store = budgets.open("leasing", slices=slices)
     for number in range(2):
-        slices.take(Reservation(f"{number}", budgeted, CostBound(Decimal("0.5"), Decimal("0.4"), 0), NOW))
+        slices.take(Reservation(make_id(f"{number}"), budgeted, CostBound(Decimal("0.5"), Decimal("0.4"), 0), NOW))
     store.sync_leases()
     before = {key: leased.idle for key, leased in slices.slices.items()}
     assert all(before.values())
@@ -226,8 +227,8 @@ def test_slice_that_was_given_back_is_leased_again(
     store, slices = process
     first = reservation("first", "0.5", LARGE)
 
-    def take(request_id: str) -> bool:
-        return slices.take(structs.replace(first, request_id=request_id))
+    def take(name: str) -> bool:
+        return slices.take(structs.replace(first, request_id=make_id(name)))
 
     assert take("first")
     budgets.write(record("first", "0.2"))
@@ -251,13 +252,13 @@ def test_requests_that_share_a_bound_are_counted_each() -> None:
     slices = Slices()
     bound = slices.divide(BudgetedSpender(Spender("project-a"), (LARGE,)), CostBound(Decimal(2), Decimal(1)), NOW)
     for number in range(3):
-        assert not slices.take_sliced(f"{number}", bound, NOW)
+        assert not slices.take_sliced(f"{number}", bound)
     (one,) = slices.slices.values()
     assert (one.asks, one.new_asks, one.asked_bound) == (3, 3, 2 * USD)
 
     slices.renew(time.monotonic())
     slices.grant({one.key: Decimal(10)})
-    assert [slices.take_sliced(f"{number}", bound, NOW) for number in range(6)] == [True] * 5 + [False]
+    assert [slices.take_sliced(f"{number}", bound) for number in range(6)] == [True] * 5 + [False]
     slices.count(["0", "1", "unknown"])
     assert (one.granted, one.idle, one.used) == (6 * USD, 0, 6 * USD)
     assert slices.release("2")
@@ -375,8 +376,8 @@ def test_slices_of_a_dead_process_are_freed_and_its_lost_requests_held(
     *, hold: bool, budgets: BudgetsUnderTest, process: tuple[BudgetStore, Slices]
 ) -> None:
     store, slices = process
-    for request_id in ("recorded", "lost", "never sent"):
-        assert slices.take(reservation(request_id, "0.5", LARGE))
+    for name in ("recorded", "lost", "never sent"):
+        assert slices.take(reservation(name, "0.5", LARGE))
     store.sync_leases()
     dead = store._databases.locks.writer_id
     budgets.write(record("recorded", "0.2"))
@@ -398,7 +399,7 @@ def test_slices_of_a_dead_process_are_freed_and_its_lost_requests_held(
 
     assert budgets.figures() == {"": usd("0.2", "0.5" if hold else "0")}
     assert raw_reserved(living) == Decimal("0.5" if hold else 0)
-    assert [(one.request_id, one.state) for one in living.iterate_reservations()] == [("lost", "held")] * hold
+    assert [(one.request_id, one.state) for one in living.iterate_reservations()] == [(make_id("lost"), "held")] * hold
 
 
 def test_process_of_this_machine_is_dead_when_its_lock_file_is_free(
@@ -469,7 +470,7 @@ def test_process_that_was_thought_dead_reserves_its_requests_once(
     leave_intent(store, "a")
     budgets.kill(store)
     budgets.store.free_dead()
-    assert [(one.request_id, one.state) for one in budgets.store.iterate_reservations()] == [("a", "held")]
+    assert [(one.request_id, one.state) for one in budgets.store.iterate_reservations()] == [(make_id("a"), "held")]
 
     returned = budgets.open("leasing", slices=slices)
     slices.forget()
@@ -529,7 +530,7 @@ def test_pending_request_whose_commit_failed_in_its_process_alone_is_held_once(
     budgets.write(record("a", "0", basis=Basis.PENDING))
     store.folding.fold()
     to_hold = dict(slices.to_hold)
-    assert list(to_hold) == ["a"]
+    assert list(to_hold) == [make_id("a")]
     store.sync_leases()
     slices.to_hold.update(to_hold)  # as if the connection had broken in COMMIT
 
@@ -543,7 +544,7 @@ def test_request_that_was_shown_before_a_fault_is_not_shown_when_it_has_ended(
 ) -> None:
     store, slices = take_request(process)
     store.sync_leases()
-    assert [one.request_id for one in store.iterate_reservations()] == ["a"]
+    assert [one.request_id for one in store.iterate_reservations()] == [make_id("a")]
     budgets.write(record("a", "0.2"))
 
     returned = reopen(budgets, store, slices)
@@ -558,12 +559,12 @@ def fail(*_: object) -> NoReturn:
     raise StoreError("the disk is full")
 
 
-def leave_intent(store: BudgetStore, request_id: str) -> None:
+def leave_intent(store: BudgetStore, name: str) -> None:
     """Write the intent of a request that can cost 0.5 USD."""
     store._databases.ledger.run(
         "INSERT INTO intents (request_id, writer, project_id, participant, started_at, bound_total, bound_subtotal) "
         "VALUES (?, ?, ?, ?, ?, '0.5', '0.4')",
-        (request_id, store._databases.locks.writer_id, CALLER.project_id, CALLER.participant, NOW.isoformat()),
+        (make_id(name), store._databases.locks.writer_id, CALLER.project_id, CALLER.participant, NOW.isoformat()),
     )
 
 

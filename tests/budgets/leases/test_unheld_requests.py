@@ -9,7 +9,7 @@ from decimal import Decimal
 import pytest
 from msgspec import structs
 
-from tests.budgets.conftest import CALLER, MONTH, BudgetsUnderTest, cost, intent, reservation, settlement, usd
+from tests.budgets.conftest import CALLER, MONTH, BudgetsUnderTest, cost, intent, make_id, reservation, settlement, usd
 from tests.budgets.leases.test_slices import lease, raw_reserved
 from tests.ledger.sample_records import make_record
 from tornado_proxy.budgets.leases import unheld_requests
@@ -25,10 +25,10 @@ pytestmark = pytest.mark.usefixtures("no_grace")
 LARGE = Budget(MONTH, Decimal(100))
 
 
-def bounded(request_id: str, basis: Basis, total: str = "0") -> RequestRecord:
+def bounded(name: str, basis: Basis, total: str = "0") -> RequestRecord:
     """Return the record of a request that can cost 0.5 USD, 0.4 of them at the provider."""
     bound = StatedBound("0.5", "0.4")
-    return make_record(structs.replace(intent(request_id), bound=bound), basis=basis, cost=cost(total))
+    return make_record(structs.replace(intent(name), bound=bound), basis=basis, cost=cost(total))
 
 
 @pytest.fixture
@@ -42,9 +42,9 @@ def process(budgets: BudgetsUnderTest) -> tuple[BudgetStore, Slices]:
 
 
 def list_bounds(store: BudgetStore) -> list[str]:
-    """Return the requests whose bounds are in the ledger."""
+    """Return the names of the requests whose bounds are in the ledger."""
     rows = store._databases.ledger.fetch_rows("SELECT request_id FROM unheld_bounds ORDER BY request_id")
-    return [str(request_id) for (request_id,) in rows]
+    return [str(request_id).removeprefix(make_id("")) for (request_id,) in rows]
 
 
 @pytest.mark.parametrize(
@@ -127,11 +127,11 @@ def test_bounds_are_forgotten_when_their_own_process_holds_them(
 def test_bounds_are_forgotten_some_at_a_time(budgets: BudgetsUnderTest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Else other writers of the ledger would wait for the end of a statement that deletes many."""
     monkeypatch.setattr(unheld_requests, "_BATCH_SIZE", 2)
-    budgets.write(*(bounded(request_id, Basis.UNSETTLED) for request_id in "abcdef"))
+    budgets.write(*(bounded(name, Basis.UNSETTLED) for name in "abcdef"))
     ledger = budgets.store._databases.ledger
-    ledger.run("UPDATE unheld_bounds SET writer = 'other' WHERE request_id = 'b'")
+    ledger.run("UPDATE unheld_bounds SET writer = 'other' WHERE request_id = ?", (make_id("b"),))
     (writer,) = unheld_requests.list_writers(ledger) - {"other"}
-    ((last_seq,),) = ledger.fetch_rows("SELECT seq FROM records WHERE request_id = 'e'")
+    ((last_seq,),) = ledger.fetch_rows("SELECT seq FROM records WHERE request_id = ?", (make_id("e"),))
     watcher = budgets.open("watching")
     left = []
     transaction = ledger.transaction

@@ -11,9 +11,9 @@ from tornado_proxy.api.admin.base_handler import AdminHandler, error_body
 from tornado_proxy.api.admin.routes import ROUTES
 from tornado_proxy.api.admin.services import AdminServices
 from tornado_proxy.domain.errors import NotFound
+from tornado_proxy.domain.request_id import new_request_id
 from tornado_proxy.gateway.base_handler import error_headers
 from tornado_proxy.gateway.bodies.collected_body import collect_body
-from tornado_proxy.gateway.context import new_request_id
 from tornado_proxy.gateway.http.malformed_request import make_malformed_error, write_rejection
 from tornado_proxy.http_server.exchange import Exchange, RequestReceiver
 from tornado_proxy.http_server.request_body import BodyTimeouts

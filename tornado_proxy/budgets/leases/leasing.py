@@ -40,6 +40,7 @@ from tornado_proxy.budgets.leases.slices import Slices
 from tornado_proxy.budgets.leases.unheld_requests import UnheldRequest
 from tornado_proxy.domain.budgets.counter import CounterKind
 from tornado_proxy.domain.cost import CostBound
+from tornado_proxy.domain.request_id import begin_of_ids, read_time
 from tornado_proxy.domain.usage import Basis
 from tornado_proxy.ledger.database import Database
 from tornado_proxy.ledger.dialect import Dialect, Insert
@@ -232,7 +233,7 @@ class Leasing:
     def _drop(self, basis: Basis, request_ids: Iterable[str], *, hold: bool) -> None:
         counted = self._slices.count(request_ids)
         if basis is Basis.PENDING or (basis is Basis.UNSETTLED and hold):
-            self._slices.to_hold.update({request_id: (request, basis) for request_id, request in counted.items()})
+            self._slices.to_hold.update({request_id: (sliced, basis) for request_id, sliced in counted.items()})
 
     def _list_recalled(self) -> list[CounterKey]:
         rows = self._budgets.fetch_rows(_SELECT_RECALLED, (self._writer_id,))
@@ -248,8 +249,8 @@ class Leasing:
 
     def _list_shown(self, now: datetime) -> set[str]:
         """Return the requests that have been under way for a second."""
-        requests = list(self._slices.requests.items())
-        return {request_id for request_id, request in requests if now - request.started_at >= _SHOWN_AFTER}
+        end = begin_of_ids(now - _SHOWN_AFTER)
+        return {request_id for request_id in list(self._slices.requests) if request_id < end}
 
     def _take_back(self) -> None:
         """Stop holding requests under way, which are in slices again: they would be reserved twice."""
@@ -278,13 +279,14 @@ class Leasing:
 
     def _write_leases(self, due: Collection[CounterKey], now: float) -> dict[CounterKey, Decimal]:
         to_hold = self._slices.to_hold
-        keys = sorted({*due, *(key for request, _ in to_hold.values() for key in request.amounts)})
+        keys = sorted({*due, *(key for sliced, _ in to_hold.values() for key in sliced.amounts)})
         if to_hold:
             # Folding locks reservations before counters; so nothing folds meanwhile.
             lock_cursor(self._budgets, self._row_lock)
         figures = {key: list(lock_counter(self._budgets, self._row_lock, key)) for key in keys}
-        for request_id, (request, basis) in to_hold.items():
-            holding = _Holding(request_id, self._writer_id, basis, request.started_at, request.bound, request.amounts)
+        for request_id, (sliced, basis) in to_hold.items():
+            at = read_time(request_id)
+            holding = _Holding(request_id, self._writer_id, basis, at, sliced.bound, sliced.amounts)
             for key, amount in self._hold(holding).items():
                 figures[key][1] += amount
         granted = {key: self._lease(key, figures[key], now) for key in due}
@@ -330,13 +332,13 @@ class Leasing:
             (
                 request_id,
                 self._writer_id,
-                format_time(request.started_at),
-                f"{request.bound.total:f}",
-                f"{request.bound.subtotal:f}",
-                encode_keys(tuple(request.amounts)),
+                format_time(read_time(request_id)),
+                f"{sliced.bound.total:f}",
+                f"{sliced.bound.subtotal:f}",
+                encode_keys(tuple(sliced.amounts)),
             )
-            for request_id, request in new
-            if request is not None
+            for request_id, sliced in new
+            if sliced is not None
         ]
         self._budgets.insert(INSERT_LEASED_REQUESTS, rows)
         self._budgets.delete("leased_requests", "request_id", sorted(self._shown - shown))

@@ -17,7 +17,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from decimal import Decimal
-from operator import attrgetter
 from time import monotonic
 from weakref import WeakValueDictionary
 
@@ -31,9 +30,6 @@ from tornado_proxy.domain.budgets.counter import Amount
 from tornado_proxy.domain.budgets.reservation import BudgetedSpender, Reservation
 from tornado_proxy.domain.cost import CostBound
 from tornado_proxy.domain.usage import Basis
-
-# In C: this is done for each request.
-_get_sliced = attrgetter("sliced")
 
 #: Seconds for which slices are used after the last transaction or query that succeeded.
 _VALID_S = 5.0
@@ -80,34 +76,28 @@ class SlicedBound(msgspec.Struct, frozen=True, eq=False):
     end: datetime
     parts: tuple[_Part, ...]
 
+    @property
+    def amounts(self) -> dict[CounterKey, Decimal]:
+        """The amounts by counter, in the order of locks."""
+        return dict(sorted((part.slice.key, to_usd(part.amount)) for part in self.parts))
+
     def narrow(self, since: datetime, until: datetime) -> SlicedBound:
         """Return it for those of its requests that begin from `since` on and before `until`."""
         return replace(self, begin=max(self.begin, since), end=min(self.end, until))
 
 
-class LeasedRequest(msgspec.Struct, frozen=True, gc=False):
-    """A request under way that has reserved from slices."""
-
-    sliced: SlicedBound
-    started_at: datetime
-
-    @property
-    def bound(self) -> CostBound:
-        """The most that it can cost."""
-        return self.sliced.bound
-
-    @property
-    def amounts(self) -> dict[CounterKey, Decimal]:
-        """The amounts by counter, in the order of locks."""
-        return dict(sorted((part.slice.key, to_usd(part.amount)) for part in self.sliced.parts))
-
-
 @dataclass(slots=True)
 class Slices:
-    """The slices of this process, and its requests that have reserved from them."""
+    """The slices of this process, and its requests that have reserved from them.
+
+    Attributes:
+        slices: The slices by counter.
+        requests: What the requests under way have reserved, by their ids, until their records are counted.
+    """
 
     slices: dict[CounterKey, Slice] = field(default_factory=dict)
-    requests: dict[str, LeasedRequest] = field(default_factory=dict)
+    # Ids and objects that requests share: whatever else they left here would lie in the processor's caches until then.
+    requests: dict[str, SlicedBound] = field(default_factory=dict)
     lock: threading.Lock = field(default_factory=threading.Lock)
     #: Those of limits of requests, tokens and streams.
     rates: RateSlices = field(default_factory=RateSlices)
@@ -118,18 +108,18 @@ class Slices:
     #: Of leasing.py, which begins anew after a fault: the seq of the last record that was looked for among the
     #: requests, and the requests to hold, whose records have no final cost, by their ids.
     seen: int = 0
-    to_hold: dict[str, tuple[LeasedRequest, Basis]] = field(default_factory=dict)
+    to_hold: dict[str, tuple[SlicedBound, Basis]] = field(default_factory=dict)
     _valid_until: float = float("-inf")
     _claims: dict[BudgetedSpender, _SpenderClaims] = field(default_factory=dict)
     #: Also those that were dropped, while a claim or a bound has them: a counter never has two.
     _known: WeakValueDictionary[CounterKey, Slice] = field(default_factory=WeakValueDictionary)
-    #: The requests that their slices were not told of.
-    _asking: deque[LeasedRequest] = field(default_factory=lambda: deque(maxlen=_MAX_ASKING))
+    #: The bounds of the requests that their slices were not told of.
+    _asking: deque[SlicedBound] = field(default_factory=lambda: deque(maxlen=_MAX_ASKING))
 
     def take(self, reservation: Reservation) -> bool:
         """Reserve from slices; return False if one has too little: then the database decides."""
         sliced = self.divide(reservation.budgeted, reservation.bound, reservation.at)
-        return self.take_sliced(reservation.request_id, sliced, reservation.at)
+        return self.take_sliced(reservation.request_id, sliced)
 
     def divide(self, budgeted: BudgetedSpender, bound: CostBound, at: datetime) -> SlicedBound:
         """Return a bound with its parts of the slices of a spender's budgets, for requests of the hour of `at`."""
@@ -143,12 +133,12 @@ class Slices:
         ]
         return SlicedBound(bound, found.begin, found.end, tuple(parts))
 
-    def take_sliced(self, request_id: str, sliced: SlicedBound, at: datetime) -> bool:
-        """Reserve as take() does; `at` is when the request began, aware UTC."""
-        request, now = LeasedRequest(sliced, at), monotonic()
+    def take_sliced(self, request_id: str, sliced: SlicedBound) -> bool:
+        """Reserve as take() does."""
+        now = monotonic()
         with self.lock:
             is_taken = now < self._valid_until
-            self._asking.append(request)
+            self._asking.append(sliced)
             for part in sliced.parts:
                 used = part.slice
                 used.idle = idle = used.idle - part.amount
@@ -156,7 +146,7 @@ class Slices:
                 if idle < 0 or (part.limit is not used.limit and part.limit < used.limit):
                     is_taken = False
             if is_taken:
-                self.requests[request_id] = request
+                self.requests[request_id] = sliced
             else:
                 self._put_back(sliced, now)
         return is_taken
@@ -171,12 +161,12 @@ class Slices:
         for part in parts:
             part.slice.idle += part.amount
             self.slices[part.slice.key] = part.slice  # list_due() may have dropped it
-        _note_asks(_count_bounds(self._drain_asking()), now)
+        _note_asks(Counter(self._drain_asking()), now)
         if any(part.slice.is_leasable(part.limit, now) for part in short):
             self.is_short = True
 
-    def _drain_asking(self) -> list[LeasedRequest]:
-        """Return the requests that their slices were not told of; the lock is held."""
+    def _drain_asking(self) -> list[SlicedBound]:
+        """Return the bounds of the requests that their slices were not told of; the lock is held."""
         asking = list(self._asking)
         self._asking.clear()
         return asking
@@ -184,17 +174,17 @@ class Slices:
     def release(self, request_id: str) -> bool:
         """Free the reservation of a request that is not sent; return False if it has none here."""
         with self.lock:
-            request = self.requests.pop(request_id, None)
-            if request is not None:
-                for part in request.sliced.parts:
+            sliced = self.requests.pop(request_id, None)
+            if sliced is not None:
+                for part in sliced.parts:
                     part.slice.idle += part.amount
                     part.slice.has_changed = True
-        return request is not None
+        return sliced is not None
 
-    def count(self, request_ids: Iterable[str]) -> dict[str, LeasedRequest]:
-        """Drop the requests whose records are counted, with their parts of slices; return them."""
+    def count(self, request_ids: Iterable[str]) -> dict[str, SlicedBound]:
+        """Drop the requests whose records are counted, with their parts of slices; return what they have reserved."""
         pop = self.requests.pop
-        counted = {request_id: request for request_id in request_ids if (request := pop(request_id, None)) is not None}
+        counted = {request_id: sliced for request_id in request_ids if (sliced := pop(request_id, None)) is not None}
         sums = _sum_by_slice(counted.values())
         with self.lock:  # as short as possible: the event loop may wait for it
             for one, amount in sums.items():
@@ -210,7 +200,7 @@ class Slices:
         """Return the counters whose slices are to be leased, trimmed or written, in the order of locks."""
         with self.lock:
             asking = self._drain_asking()
-        asks = _count_bounds(asking)  # without the lock: they can be thousands
+        asks = Counter(asking)  # without the lock: they can be thousands
         with self.lock:
             _note_asks(asks, now)
             self.is_near = any([one.is_near for one in self.slices.values()])
@@ -299,10 +289,6 @@ class Slices:
         return made
 
 
-def _count_bounds(requests: Iterable[LeasedRequest]) -> Mapping[SlicedBound, int]:
-    return Counter(map(_get_sliced, requests))
-
-
 def _note_asks(asks: Mapping[SlicedBound, int], now: float) -> None:
     """Tell the slices of the requests that have asked; the lock is held."""
     for sliced, count in asks.items():
@@ -310,9 +296,9 @@ def _note_asks(asks: Mapping[SlicedBound, int], now: float) -> None:
             part.slice.note(count, part.amount, part.limit, now)
 
 
-def _sum_by_slice(requests: Iterable[LeasedRequest]) -> Mapping[Slice, int]:
+def _sum_by_slice(bounds: Iterable[SlicedBound]) -> Mapping[Slice, int]:
     sums: defaultdict[Slice, int] = defaultdict(int)
-    for sliced, count in _count_bounds(requests).items():
+    for sliced, count in Counter(bounds).items():
         for part in sliced.parts:
             sums[part.slice] += count * part.amount
     return sums

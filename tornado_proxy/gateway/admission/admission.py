@@ -23,6 +23,7 @@ from tornado_proxy.domain.errors import IdentityProviderUnavailable, ModelNotPri
 from tornado_proxy.domain.identity import Caller
 from tornado_proxy.domain.record import RequestIntent
 from tornado_proxy.domain.request import RequestFacts, Spend
+from tornado_proxy.domain.request_id import new_request_id
 from tornado_proxy.gateway.admission.admitted import AdmittedRequest, AdmittedSession, AdmittedUpgrade
 from tornado_proxy.gateway.admission.capacity import Capacity
 from tornado_proxy.gateway.admission.model_visibility import require_visible_model
@@ -34,7 +35,6 @@ from tornado_proxy.gateway.context import (
     RequestContext,
     RequestStart,
     make_context,
-    new_request_id,
     renew_context,
     request_intent,
     start_request,

@@ -136,7 +136,7 @@ class BudgetGate:
         """
         shared = find_shared(context, tariff, facts, start, self._slices)
         # Nearly all requests with a budget end here.  Before the counters are open no slice has anything.
-        if shared is not None and self._slices.take_sliced(start.request_id, shared.sliced, start.started_at):
+        if shared is not None and self._slices.take_sliced(start.request_id, shared.sliced):
             return shared.stated
         reservation = make_reservation(context, tariff, facts, start)
         if reservation is None:

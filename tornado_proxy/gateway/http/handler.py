@@ -10,6 +10,7 @@ from functools import partial
 from tornado_proxy import tasks
 from tornado_proxy.domain.errors import RequestError, RequestTimeout, Stopped
 from tornado_proxy.domain.record import Outcome
+from tornado_proxy.domain.request_id import new_request_id
 from tornado_proxy.domain.stop import Stop, StopTarget
 from tornado_proxy.domain.units import MIB
 from tornado_proxy.gateway.admission.admitted import AdmittedRequest
@@ -19,7 +20,7 @@ from tornado_proxy.gateway.base_handler import REQUEST_ID_HEADER, error_headers,
 from tornado_proxy.gateway.bodies.buffers import MIN_READ_BYTES, BodyBuffer
 from tornado_proxy.gateway.bodies.reading import check_body_length, read_small
 from tornado_proxy.gateway.bodies.shared_body import SharedBody
-from tornado_proxy.gateway.context import RequestContext, new_request_id
+from tornado_proxy.gateway.context import RequestContext
 from tornado_proxy.gateway.http.cors import cors_headers
 from tornado_proxy.gateway.http.form_upload import FormUpload, UploadBroken, open_upload
 from tornado_proxy.gateway.http.owned_list import make_list_upstream

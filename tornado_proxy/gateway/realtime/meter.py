@@ -14,9 +14,10 @@ from tornado_proxy.domain.cost import Cost
 from tornado_proxy.domain.errors import LedgerUnavailable, RequestError
 from tornado_proxy.domain.record import Outcome, RequestIntent, RequestRecord
 from tornado_proxy.domain.request import RequestFacts
+from tornado_proxy.domain.request_id import new_request_id
 from tornado_proxy.domain.usage import Basis, UsageReport
 from tornado_proxy.gateway.admission.admission import Admission
-from tornado_proxy.gateway.context import RequestContext, new_request_id, request_intent, start_request
+from tornado_proxy.gateway.context import RequestContext, request_intent, start_request
 from tornado_proxy.gateway.recorder import FinishedRequest, Recorder
 from tornado_proxy.metering.request_meter import RequestEnd, rated_record
 from tornado_proxy.metering.socket_meter import SWITCHING_PROTOCOLS, SocketMeter
