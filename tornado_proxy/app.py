@@ -145,8 +145,7 @@ class Server:
 
     async def _open_budgets(self, ledger: GroupCommitLedger, settings: Settings) -> BudgetGate:
         """Open the budgets and count what the configuration needs."""
-        fsync = settings.ledger.fsync
-        budget_ledger = BudgetLedger(settings.ledger.address, ledger.locks, fsync=fsync, committed=ledger.committed)
+        budget_ledger = BudgetLedger(settings.ledger.address, ledger.locks, fsync=settings.ledger.fsync)
         listeners = BudgetListeners(self._report_warning, self._tell_of_warning, self._apply_brake)
         # Before anything is counted: the first record can reach a threshold.
         budgets = self._budgets = BudgetGate(BudgetKeeper(budget_ledger, listeners))

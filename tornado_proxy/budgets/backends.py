@@ -9,7 +9,6 @@ from tornado_proxy.budgets.store import BudgetDatabases, BudgetStore
 from tornado_proxy.domain.config.ledger_address import LedgerAddress
 from tornado_proxy.ledger.backends import make_backend
 from tornado_proxy.ledger.sqlite.scratch_file import open_scratch_file
-from tornado_proxy.ledger.writer.committed_records import CommittedRecords
 from tornado_proxy.ledger.writer.process_locks import ProcessLocks
 
 #: The end of the name of the file.  The ledger's writer holds the lock of its own file for milliseconds, for which a
@@ -38,7 +37,6 @@ def open_store(
     *,
     fsync: bool = False,
     slices: Slices | None = None,
-    committed: CommittedRecords | None = None,
 ) -> BudgetStore:
     """Return the budgets of the ledger at `address`, which exists already.
 
@@ -47,7 +45,6 @@ def open_store(
         locks: The lock files of this machine's processes.
         fsync: True if each commit waits until the disk has it.
         slices: The slices of this process, if it has any.
-        committed: The records that this process has just written; they can be passed to one store only.
 
     Raises:
         StoreError: a database cannot be opened.
@@ -65,7 +62,5 @@ def open_store(
     else:
         budgets = ledger
     liveness = backend.make_liveness(ledger, locks)
-    databases = BudgetDatabases(
-        budgets, ledger, backend.dialect, locks, liveness, open_scratch_file, committed or CommittedRecords()
-    )
+    databases = BudgetDatabases(budgets, ledger, backend.dialect, locks, liveness, open_scratch_file)
     return BudgetStore(databases, Slices() if slices is None else slices)

@@ -18,7 +18,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
@@ -40,7 +40,6 @@ from tornado_proxy.domain.budgets.warning import BudgetWarning
 from tornado_proxy.domain.config.ledger_address import LedgerAddress
 from tornado_proxy.domain.errors import LedgerUnavailable
 from tornado_proxy.ledger.database import StoreError
-from tornado_proxy.ledger.writer.committed_records import CommittedRecords
 from tornado_proxy.ledger.writer.process_locks import ProcessLocks
 from tornado_proxy.observability import metrics
 
@@ -65,18 +64,15 @@ class BudgetLedger:
 
     Attributes:
         locks: The lock files of this machine's processes, with the id of this one.
-        committed: The records that this process has just written.
     """
 
     address: LedgerAddress
     locks: ProcessLocks
     fsync: bool = False
-    committed: CommittedRecords = field(default_factory=CommittedRecords)
 
     def open(self, slices: Slices | None = None) -> BudgetStore:
         """Return the budgets, with connections of their own; those with `slices` count records as they are written."""
-        committed = None if slices is None else self.committed
-        return open_store(self.address, self.locks, fsync=self.fsync, slices=slices, committed=committed)
+        return open_store(self.address, self.locks, fsync=self.fsync, slices=slices)
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
 
@@ -40,7 +40,6 @@ from tornado_proxy.budgets.counting.counters import (
 from tornado_proxy.budgets.counting.cursor import read_cursor
 from tornado_proxy.budgets.counting.folding import Folding, OpenScratch
 from tornado_proxy.budgets.counting.ledger_records import RecordGroup
-from tornado_proxy.budgets.counting.record_source import RecordSource
 from tornado_proxy.budgets.dead_processes import DeadProcesses
 from tornado_proxy.budgets.leases.leasing import Leasing
 from tornado_proxy.budgets.leases.slices import Slices
@@ -62,7 +61,6 @@ from tornado_proxy.domain.budgets.spender import Spender
 from tornado_proxy.ledger.database import Database, Liveness, StoreError
 from tornado_proxy.ledger.dialect import Dialect, Insert, Values
 from tornado_proxy.ledger.rows import format_time
-from tornado_proxy.ledger.writer.committed_records import CommittedRecords
 from tornado_proxy.ledger.writer.process_locks import ProcessLocks
 
 INSERT_RESERVATIONS = Insert(
@@ -90,8 +88,7 @@ _SELECT_ANY = "SELECT 1 FROM budget_reservations WHERE writer = ? AND state = 'o
 class BudgetDatabases:
     """The database of the budgets and the ledger, which PostgreSQL has in one, with the processes that write them.
 
-    `open_scratch` opens an empty SQLite file; `committed` has the records that this process has just written, for one
-    store.
+    `open_scratch` opens an empty SQLite file.
     """
 
     budgets: Database
@@ -100,7 +97,6 @@ class BudgetDatabases:
     locks: ProcessLocks
     liveness: Liveness
     open_scratch: OpenScratch
-    committed: CommittedRecords = field(default_factory=CommittedRecords)
 
 
 class BudgetStore:
@@ -116,8 +112,7 @@ class BudgetStore:
         self._budgets = databases.budgets
         self._row_lock = databases.dialect.row_lock
         self.rates = Rates(databases.budgets, databases.dialect, databases.locks.writer_id)
-        source = RecordSource(databases.ledger, databases.dialect, databases.committed)
-        self.folding = Folding((databases.budgets, databases.ledger), databases.dialect, source, databases.open_scratch)
+        self.folding = Folding((databases.budgets, databases.ledger), databases.dialect, databases.open_scratch)
         self.folding.begin()
         self._slices = slices
         self.leasing = Leasing(

@@ -50,12 +50,8 @@ class Database(Protocol):
     # Few statements for many rows: each one releases the interpreter's lock and waits for it again, some milliseconds
     # while the event loop is busy.  Row by row, a batch of a hundred took seconds.
 
-    def insert(self, insert: Insert, rows: Sequence[Values]) -> range | None:
-        """Insert rows in a transaction, which may raise their faults at the end of its `with` block.
-
-        Returns:
-            The numbers of the rows in a table that numbers them; None if they are not known.
-        """
+    def insert(self, insert: Insert, rows: Sequence[Values]) -> None:
+        """Insert rows in a transaction, which may raise their faults at the end of its `with` block."""
 
     def delete(self, table: str, column: str, values: Sequence[object]) -> None:
         """Delete the rows of a table whose column has one of the values, in a transaction as insert() does."""

@@ -8,7 +8,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from types import SimpleNamespace
@@ -45,6 +45,7 @@ from tornado_proxy.domain.budgets.refusal import BudgetRefusal, Refusal
 from tornado_proxy.domain.budgets.reservation import BudgetedSpender, Reservation
 from tornado_proxy.domain.budgets.spender import Spender
 from tornado_proxy.domain.cost import CostBound
+from tornado_proxy.domain.request_id import begin_of_ids
 from tornado_proxy.domain.usage import Basis
 from tornado_proxy.ledger.database import StoreError
 from tornado_proxy.ledger.writer.process_locks import ProcessLocks
@@ -106,6 +107,23 @@ def test_request_reserves_from_a_slice_and_is_shown_as_reserved(
     store.sync_leases()
     assert budgets.figures() == {"": usd("0.2", "0")}
     assert list(store.iterate_reservations()) == []
+
+
+def test_request_that_has_just_begun_is_reserved_and_not_shown(
+    budgets: BudgetsUnderTest, process: tuple[BudgetStore, Slices]
+) -> None:
+    store, slices = process
+    at = datetime.now(UTC)
+    begun = {name: begin_of_ids(at - timedelta(seconds=ago)) + name for name, ago in (("long", 60), ("just", -60))}
+    for request_id in begun.values():
+        assert slices.take(structs.replace(reservation("", "0.5", LARGE), request_id=request_id))
+
+    store.sync_leases()
+
+    (shown,) = store.iterate_reservations()
+    assert shown.request_id == begun["long"]
+    assert abs(shown.started_at - (at - timedelta(seconds=60))) < timedelta(milliseconds=1)
+    assert budgets.figures() == {"": usd("0", "1")}
 
 
 def test_request_that_another_process_counts_leaves_the_slice(

@@ -29,7 +29,6 @@ from tornado_proxy.budgets.counting.cursor import (
 from tornado_proxy.budgets.counting.expected_counters import ExpectedCounters
 from tornado_proxy.budgets.counting.ledger_records import CountedRecord, RecordGroup
 from tornado_proxy.budgets.counting.ledger_sums import Add
-from tornado_proxy.budgets.counting.record_source import RecordSource
 from tornado_proxy.budgets.counting.settlements import Settlement
 from tornado_proxy.domain.budgets.brake import Brake, BrakeLimits
 from tornado_proxy.domain.budgets.budget_limits import BudgetLimits
@@ -79,14 +78,11 @@ OpenScratch = Callable[[], AbstractContextManager[Database]]
 class Folding:
     """Counts the records of one ledger, and the settlements of those whose usage came later."""
 
-    def __init__(
-        self, databases: tuple[Database, Database], dialect: Dialect, source: RecordSource, open_scratch: OpenScratch
-    ) -> None:
+    def __init__(self, databases: tuple[Database, Database], dialect: Dialect, open_scratch: OpenScratch) -> None:
         """Count with the budgets' database and the ledger; `open_scratch` is for correct()."""
         self._budgets, self._ledger = databases
         self._open_scratch = open_scratch
         self._dialect = dialect
-        self._source = source
         #: Called with the seqs of records that were counted, and their groups.
         self.on_counted: Callable[[range, Sequence[RecordGroup]], None] = lambda _seqs, _groups: None
         #: True if the reservation of a record without a known cost stays until its period ends.
@@ -116,7 +112,9 @@ class Folding:
         if read_cursor(self._budgets) >= last_seq:
             return False  # most calls end here, without a transaction
         with self._folding() as (cursor, changes):
-            groups, reached = self._source.read(cursor, last_seq, by_second=bool(self.brakes))
+            groups, reached = ledger_records.read_after(
+                self._ledger, self._dialect, cursor, last_seq, by_second=bool(self.brakes)
+            )
             self._count(groups, changes)
             self._end_reservations(groups, changes)
             if self.brakes and brakes.count(self._budgets, self.brakes, groups, datetime.now(UTC)):

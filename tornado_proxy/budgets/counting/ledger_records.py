@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -19,10 +19,9 @@ from tornado_proxy.domain.usage import Basis
 from tornado_proxy.ledger.changes import Position
 from tornado_proxy.ledger.database import Database
 from tornado_proxy.ledger.dialect import Dialect, quote_names
-from tornado_proxy.ledger.writer.committed_records import SHARED_COLUMNS, CommittedBatch, CommittedGroup
 
-#: Records that one query returns.
-MAX_ROWS = 1000
+#: Seqs whose records one query groups.
+_MAX_GROUPED = 2000
 
 #: Rows of a query that reads few columns of each.
 _MAX_SPENDS = 10_000
@@ -41,18 +40,26 @@ _HOURS, _SECONDS = (13, 0), (19, 19)
 _ENDS = {13: ":00:00Z", 19: "Z"}
 
 #: The columns of a spender in the order of make_spender().
-SPENDER_COLUMNS = SHARED_COLUMNS[1:]
+SPENDER_COLUMNS = (
+    "project_id",
+    "participant",
+    "user",
+    "issuer",
+    "credential_id",
+    "labels",
+    "token_ids",
+    "agent_session",
+)
 _NAMES = quote_names(("seq", "request_id", "started_at", "basis", "total", "subtotal", *SPENDER_COLUMNS))
 _SPENDER_NAMES = quote_names(SPENDER_COLUMNS)
 # One row for many records: each row releases the interpreter's lock and waits for it again, which costs the event loop
 # more than the query.  `?` are the lengths of the times that records of one group share.
 _SELECT_GROUPS = (
-    f"SELECT max(seq), basis, began, ended, {_SPENDER_NAMES}, {{join}}(request_id, '\n'), {{join}}(total, ' '), "  # noqa: S608
-    "{join}(subtotal, ' ') FROM "
-    "(SELECT seq, basis, substr(started_at, 1, ?) AS began, substr(ended_at, 1, ?) AS ended, "
-    f"{_SPENDER_NAMES}, request_id, total, subtotal FROM records "
-    f"WHERE seq > ? AND seq <= ? ORDER BY seq LIMIT {MAX_ROWS}) r GROUP BY basis, began, ended, {_SPENDER_NAMES}"
+    f"SELECT basis, substr(started_at, 1, ?) AS began, substr(ended_at, 1, ?) AS ended, {_SPENDER_NAMES}, "  # noqa: S608
+    "{join}(request_id, '\n'), {join}(total, ' '), {join}(subtotal, ' ') FROM records "
+    f"WHERE seq > ? AND seq <= ? GROUP BY basis, began, ended, {_SPENDER_NAMES}"
 )
+_SELECT_NEXT = "SELECT min(seq) FROM records WHERE seq > ?"
 _SELECT_SPENDS = (
     f"SELECT seq, total, subtotal, substr(started_at, 1, 13), {quote_names(SPENDER_COLUMNS)} FROM records "  # noqa: S608
     f"WHERE seq > ? AND seq <= ? AND started_at >= ? ORDER BY seq LIMIT {_MAX_SPENDS}"
@@ -99,12 +106,10 @@ class RecordGroup:
     """Records of one spender and basis that began in one hour, or that began and ended in the same seconds.
 
     Attributes:
-        last_seq: The seq of the last of them.
         began: The hour, or the second, in which they began; `ended` is None or the second.
         totals, subtotals: The amounts of the records, with a space between two: few counters sum subtotals.
     """
 
-    last_seq: int
     basis: Basis
     began: datetime
     ended: datetime | None
@@ -156,55 +161,36 @@ class SeqWindow:
 
 def read_after(
     ledger: Database, dialect: Dialect, seq: int, last_seq: int, *, by_second: bool = False
-) -> list[RecordGroup]:
-    """Return up to 1,000 records with seq < their seq <= last_seq, the first in the order of seq.
+) -> tuple[list[RecordGroup], int]:
+    """Return the records of some seqs after `seq` and up to `last_seq`, and the last of these seqs.
 
     Args:
         ledger: The ledger.
         dialect: Its SQL.
         seq: The seq of the last record that is not returned.
-        last_seq: The highest seq of a record that is returned.
+        last_seq: A seq below which no record will appear.
         by_second: True if the records of a group begin and end in the same seconds, False for the same hour.
     """
+    if seq >= last_seq:
+        return [], seq
     sql = _SELECT_GROUPS.replace("{join}", dialect.join_texts)
-    lengths = _SECONDS if by_second else _HOURS
-    return [_make_read_group(row) for row in ledger.fetch_rows(sql, (*lengths, seq, last_seq))]
+    reached = min(last_seq, seq + _MAX_GROUPED)
+    rows = ledger.fetch_rows(sql, (*(_SECONDS if by_second else _HOURS), seq, reached))
+    if not rows and reached < last_seq:
+        # Pruned records leave gaps of any length.
+        ((following,),) = ledger.fetch_rows(_SELECT_NEXT, (reached,))
+        reached = last_seq if following is None else min(last_seq, int(str(following)) - 1)
+    return [_make_group(row) for row in rows], reached
 
 
-def group_committed(batches: Iterable[CommittedBatch], *, by_second: bool = False) -> list[RecordGroup]:
-    """Return the records of transactions as groups; `by_second` is that of read_after()."""
-    begin, end = _SECONDS if by_second else _HOURS
-    last_seq = 0
-    members: defaultdict[tuple[str, str, tuple[Any, ...]], list[CommittedGroup]] = defaultdict(list)
-    for batch in batches:
-        last_seq = batch.seqs[-1]
-        for group in batch.groups:
-            members[group.began[:begin], group.ended[:end], group.shared].append(group)
-    return [_join_groups((last_seq, *key), groups) for key, groups in members.items()]
-
-
-def _join_groups(key: tuple[int, str, str, tuple[Any, ...]], groups: Sequence[CommittedGroup]) -> RecordGroup:
-    last_seq, began, ended, (basis, *spender) = key
-    request_ids = [request_id for group in groups for request_id in group.request_ids]
-    totals = " ".join(group.totals for group in groups)
-    subtotals = " ".join(group.subtotals for group in groups)
-    return _make_group((last_seq, basis, began, ended, *spender, request_ids, totals, subtotals))
-
-
-def _make_read_group(row: tuple[Any, ...]) -> RecordGroup:
-    *values, request_ids, totals, subtotals = row
-    return _make_group((*values, request_ids.split("\n"), totals, subtotals))
-
-
-def _make_group(values: tuple[Any, ...]) -> RecordGroup:
-    last_seq, basis, began, ended, *spender, request_ids, totals, subtotals = values
+def _make_group(row: tuple[Any, ...]) -> RecordGroup:
+    basis, began, ended, *spender, request_ids, totals, subtotals = row
     return RecordGroup(
-        last_seq,
         Basis(basis),
         datetime.fromisoformat(began + _ENDS[len(began)]),
         datetime.fromisoformat(f"{ended}Z") if ended else None,
         make_spender(tuple(spender)),
-        request_ids,
+        request_ids.split("\n"),
         totals,
         subtotals,
     )

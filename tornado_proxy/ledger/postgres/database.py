@@ -162,7 +162,7 @@ class PostgresDatabase:
             self._db.execute(use_driver_placeholders(sql), values)
 
     def insert(self, insert: Insert, rows: Sequence[Values]) -> None:
-        """Insert rows in a transaction; their numbers are unknown, because other transactions draw some meanwhile."""
+        """Insert rows in a transaction."""
         if rows:
             self.run(*make_insert(insert, rows))
 

@@ -88,13 +88,10 @@ class SqliteConnection:
 
     # The transaction turns the faults of both into StoreErrors.
 
-    def insert(self, insert: Insert, rows: Sequence[Values]) -> range | None:
-        """Insert rows in a transaction; return their numbers, which are consecutive, if none was ignored."""
-        inserted, last = 0, None
+    def insert(self, insert: Insert, rows: Sequence[Values]) -> None:
+        """Insert rows in a transaction."""
         for sql, values in make_inserts(insert, rows):
-            cursor = self._db.execute(sql, values)
-            inserted, last = inserted + cursor.rowcount, cursor.lastrowid
-        return range(last - inserted + 1, last + 1) if last is not None and inserted == len(rows) else None
+            self._db.execute(sql, values)
 
     def delete(self, table: str, column: str, values: Sequence[object]) -> None:
         """Delete the rows whose column has one of the values, in a transaction."""

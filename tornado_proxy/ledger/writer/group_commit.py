@@ -38,7 +38,6 @@ from tornado_proxy.ledger.reports.request_lookup import RequestLookup
 from tornado_proxy.ledger.reports.usage import UsageQuery, UsageResult
 from tornado_proxy.ledger.reports.usage_reader_thread import UsageReaderThread
 from tornado_proxy.ledger.rows import make_intent_row, make_record_row, make_settlement_row
-from tornado_proxy.ledger.writer.committed_records import CommittedRecords
 from tornado_proxy.ledger.writer.intent_log import OpenIntents
 from tornado_proxy.ledger.writer.journal import Journal
 from tornado_proxy.ledger.writer.operations import (
@@ -89,8 +88,6 @@ class GroupCommitLedger:
         self._timeouts = timeouts
         #: The lock files of this machine's processes, with the id of this one.
         self.locks = ProcessLocks(backend.files_path)
-        #: The records that this process has just committed.
-        self.committed = CommittedRecords()
         self._usage_reader = UsageReaderThread(backend)
         self._open_intents = OpenIntents(self.locks)
         self._intent_log_fault = ""
@@ -279,7 +276,7 @@ class GroupCommitLedger:
         return self._write_queue.put(operation)
 
     def _open_store(self) -> Store:
-        store = Store(self._backend, self.locks, self.committed)
+        store = Store(self._backend, self.locks)
         try:
             store.settle_orphans(datetime.now(UTC))
             self._open_intents.open()

@@ -39,7 +39,6 @@ from tornado_proxy.ledger.schema import (
     prepare,
 )
 from tornado_proxy.ledger.sums.rollups import roll_up
-from tornado_proxy.ledger.writer.committed_records import CommittedRecords
 from tornado_proxy.ledger.writer.container_charges import charge_containers
 from tornado_proxy.ledger.writer.intent_log import read_intents, read_records
 from tornado_proxy.ledger.writer.journal import Journal
@@ -106,13 +105,12 @@ class Store:
     Methods raise StoreError if the database fails.  Any other exception is the fault of the values of a row.
     """
 
-    def __init__(self, backend: Backend, locks: ProcessLocks, committed: CommittedRecords | None = None) -> None:
+    def __init__(self, backend: Backend, locks: ProcessLocks) -> None:
         """Connect, and make the tables if there are none.
 
         Args:
             backend: the database.
             locks: the lock files of this machine's processes.
-            committed: gets the records of each transaction.
 
         Raises:
             StoreError: the database cannot be opened.
@@ -120,7 +118,6 @@ class Store:
         """
         self._backend = backend
         self._locks = locks
-        self._committed = CommittedRecords() if committed is None else committed
         self._db: Database | None = None
         with self._locks.hold_opening_lock(), contextlib.ExitStack() as undo:
             self._locks.register()
@@ -182,8 +179,7 @@ class Store:
             final = [row for row in batch.settlements if row.final]
             settlements = charge_containers(db, dialect, final, "settlements")
             db.insert(INSERT_INTENTS, [(*astuple(row), writer) for row in batch.intents])
-            rows = [_record_values(astuple(row)) for row in records]
-            seqs = db.insert(INSERT_RECORDS, rows)
+            db.insert(INSERT_RECORDS, [_record_values(astuple(row)) for row in records])
             objects, unheld = _list_additions(records, writer)
             inserts = (
                 (INSERT_OBJECTS, objects),
@@ -196,7 +192,6 @@ class Store:
                     db.insert(insert, others)
             # After the inserts: a batch may hold an intent and its record.
             db.delete("intents", "request_id", closed)
-        self._committed.add(seqs, rows)
 
     def check(self) -> None:
         """Raise StoreError if the database fails.  Called while there is nothing to write."""

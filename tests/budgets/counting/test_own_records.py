@@ -1,4 +1,4 @@
-"""Records that this process has just written are counted from memory, all others from the ledger, each once."""
+"""Records of this process and of others are counted once each, and free what requests have reserved from slices."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 from decimal import Decimal
-from pathlib import Path
 
 import pytest
 
 from tests.budgets.conftest import CALLER, MONTH, NOW, BudgetsUnderTest, make_id, record, reservation, settlement, usd
 from tornado_proxy.budgets.backends import open_store
+from tornado_proxy.budgets.counting import folding as folding_module
 from tornado_proxy.budgets.counting import ledger_records
 from tornado_proxy.budgets.leases.slices import Slices
 from tornado_proxy.budgets.store import BudgetStore
@@ -19,7 +19,7 @@ from tornado_proxy.domain.budgets.budget import Budget
 from tornado_proxy.domain.record import RequestRecord
 from tornado_proxy.domain.usage import Basis
 from tornado_proxy.ledger.backends import make_ledger
-from tornado_proxy.ledger.writer.committed_records import MAX_BATCHES, CommittedRecords
+from tornado_proxy.ledger.database import Database
 
 BUDGET = Budget(MONTH, Decimal(100))
 
@@ -28,17 +28,15 @@ class WritingProcess:
     """A process that writes records to the ledger, and counts."""
 
     def __init__(self, budgets: BudgetsUnderTest) -> None:
-        self.committed = CommittedRecords()
         self.slices = Slices()
         self._budgets = budgets
-        self.store = open_store(budgets.address, budgets.locks("writing"), slices=self.slices, committed=self.committed)
+        self.store = open_store(budgets.address, budgets.locks("writing"), slices=self.slices)
 
     def write(self, *records: RequestRecord) -> None:
         """Write records in one transaction or several."""
 
         async def run() -> None:
             ledger = make_ledger(self._budgets.address)
-            ledger.committed = self.committed
             await ledger.open()
             for one in records:
                 await ledger.begin(one.intent)
@@ -46,15 +44,6 @@ class WritingProcess:
             await ledger.close()
 
         asyncio.run(run())
-
-
-@contextmanager
-def no_reads(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Fail if a record is read from the ledger."""
-    with monkeypatch.context() as patch:
-        patch.delattr(ledger_records, "read_after")
-        patch.delattr(ledger_records, "read_ended")
-        yield
 
 
 @pytest.fixture
@@ -76,11 +65,17 @@ def count(store: BudgetStore) -> None:
     store.sync_leases()
 
 
-def test_own_records_are_counted_without_reading_them(
-    tmp_path: Path, budgets: BudgetsUnderTest, process: WritingProcess, monkeypatch: pytest.MonkeyPatch
+@contextmanager
+def no_reads(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Fail if records are read again for their requests."""
+    with monkeypatch.context() as patch:
+        patch.delattr(ledger_records, "read_ended")
+        yield
+
+
+def test_requests_leave_their_slices_with_the_records_that_were_counted(
+    budgets: BudgetsUnderTest, process: WritingProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if not isinstance(budgets.address, Path):
-        pytest.skip("PostgreSQL does not tell the numbers of rows")
     process.write(record("a", "0.2"), record("b", "0.1"))
     process.write(record("c", "0.02"))
 
@@ -92,7 +87,7 @@ def test_own_records_are_counted_without_reading_them(
     assert process.store.folding.correct(NOW) == 0
 
 
-def test_records_between_own_ones_are_read_from_the_ledger(budgets: BudgetsUnderTest, process: WritingProcess) -> None:
+def test_records_of_others_between_own_ones_are_counted(budgets: BudgetsUnderTest, process: WritingProcess) -> None:
     budgets.write(record("first of another", "1"))
     process.write(record("a", "0.2"), record("b", "0.1"))
     budgets.write(record("second of another", "2"))
@@ -164,16 +159,62 @@ def test_records_of_each_caller_are_counted_for_it(budgets: BudgetsUnderTest, pr
     assert settled == {"project-a": Decimal("0.3"), "project-b": Decimal("0.4")}
 
 
-def test_only_the_last_transactions_are_kept() -> None:
-    committed = CommittedRecords()
-    row = tuple(str(number) for number in range(60))
-    committed.add(range(1, 2), [row])
-    assert committed.take() == []  # nothing follows them
+def test_many_records_are_counted_some_at_a_time(
+    budgets: BudgetsUnderTest, process: WritingProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ledger_records, "_MAX_GROUPED", 2)
+    process.write(*(record(name, "0.1") for name in "abc"), record("other", "1"))
 
-    committed.is_followed = True
-    committed.add(None, [row])
-    for seq in range(1, MAX_BATCHES + 3):
-        committed.add(range(seq, seq + 1), [row])
+    assert process.store.folding.fold_batch()  # there are more
+    process.store.sync_leases()
+    assert budgets.figures() == {"": usd("0.2", "1.0")}
+    assert not process.store.folding.fold_batch()
+    process.store.sync_leases()
 
-    assert [batch.seqs[0] for batch in committed.take()] == list(range(3, MAX_BATCHES + 3))
-    assert committed.take() == []
+    assert budgets.figures() == {"": usd("1.3", "0.5")}
+    assert list(process.slices.requests) == [make_id("d")]
+
+
+def test_gap_of_pruned_records_is_passed_at_once(
+    budgets: BudgetsUnderTest, process: WritingProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ledger_records, "_MAX_GROUPED", 2)
+    process.write(record("a", "0.2"))
+    for seq, name in ((1_000_000, "b"), (2_000_000, "c")):
+        databases = budgets.store._databases
+        databases.ledger.run(
+            "INSERT INTO records (seq, request_id, project_id, participant, started_at, ended_at, basis, total, "  # noqa: S608
+            f"subtotal) {databases.dialect.keep_numbers} "
+            "VALUES (?, ?, 'project-a', 'ada', ?, ?, 'reported', '0.1', '0.1')",
+            (seq, make_id(name), NOW.isoformat(), NOW.isoformat()),
+        )
+
+    folds = 1
+    while process.store.folding.fold_batch():
+        folds += 1
+
+    assert folds <= 6
+    process.store.sync_leases()
+    assert budgets.figures() == {"": usd("0.4", "0.5")}
+
+
+def test_records_that_another_process_counts_meanwhile_are_not_counted_again(
+    budgets: BudgetsUnderTest, process: WritingProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    process.write(record("a", "0.2"))
+    read_cursor = folding_module.read_cursor
+
+    def read_early(database: Database) -> int:
+        found = read_cursor(database)
+        if database is process.store._databases.budgets:
+            monkeypatch.undo()
+            budgets.write(record("other", "1"))
+            budgets.store.folding.fold()
+        return found
+
+    monkeypatch.setattr(folding_module, "read_cursor", read_early)
+    count(process.store)
+    count(process.store)
+
+    assert budgets.figures() == {"": usd("1.2", "1.5")}
+    assert process.store.folding.correct(NOW) == 0
