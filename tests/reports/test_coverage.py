@@ -11,6 +11,7 @@ from tornado_proxy.domain.config.fault import Fault
 from tornado_proxy.reports.coverage import (
     find_coverage_faults,
     find_ending_prices,
+    find_missed_shutdowns,
     find_stale_cards,
     find_uneven_prices,
     provider_of,
@@ -45,12 +46,6 @@ def test_complete_prices_have_no_fault() -> None:
             "input_tokens has no price on service_tier standard for 1001 input tokens",
             id="an input length without a price",
         ),
-        pytest.param(
-            "status: active",
-            "status: active\n    shutdown_date: 2026-01-01",
-            "is active, but was shut down on 2026-01-01; set its status to retired",
-            id="a missed shutdown",
-        ),
     ],
 )
 def test_gap_in_the_prices_is_a_fault_of_the_model(old: str, new: str, rule: str) -> None:
@@ -65,12 +60,37 @@ def test_retired_model_needs_no_prices() -> None:
     assert coverage_faults(PRICES.replace("status: active", "status: retired").replace(FLEX, "prices: {}")) == []
 
 
-def test_price_that_ends_without_a_successor_is_reported() -> None:
-    text = PRICES.replace(FLEX, f"effective_until: 2026-04-01\n        {FLEX}")
+@pytest.mark.parametrize(("shutdown_date", "missed"), [("2026-03-01", True), ("2026-03-02", False)])
+def test_model_is_to_be_retired_from_its_shutdown_on(shutdown_date: str, missed: bool) -> None:
+    text = PRICES.replace("status: active", f"status: active\n    shutdown_date: {shutdown_date}", 1)
+
+    rules = [fault.rule for fault in find_missed_shutdowns([price_document(text)], NOW.date())]
+
+    assert rules == [f"is active, but was shut down on {shutdown_date}; set its status to retired"] * missed
+    assert coverage_faults(text) == []
+    retired = price_document(text.replace("status: active", "status: retired", 1))
+    assert find_missed_shutdowns([retired], NOW.date()) == []
+
+
+@pytest.mark.parametrize("end", ["2026-04-01", "2026-02-01"])
+def test_price_that_ends_or_has_ended_without_a_successor_is_reported(end: str) -> None:
+    text = PRICES.replace(FLEX, f"effective_until: {end}\n        {FLEX}")
 
     (fault,) = find_ending_prices([price_document(text)], price_book(text), NOW)
 
-    assert fault.rule == "no price on service_tier flex from 2026-04-01 on for input_tokens, output_tokens"
+    assert fault.rule == f"no price on service_tier flex from {end} on for input_tokens, output_tokens"
+    assert coverage_faults(text) == []
+
+
+def test_price_that_has_ended_with_a_successor_is_not_reported() -> None:
+    first = f"effective_until: 2026-02-01\n        {FLEX}"
+    later = f"effective_from: 2026-02-01\n        {FLEX}"
+    card = PRICES[PRICES.index("      - when: {service_tier: flex}") :].partition(FLEX)[0]
+    source = PRICES.partition(FLEX)[2].partition("      - when")[0]
+    text = PRICES.replace(f"{card}{FLEX}{source}", f"{card}{first}{source}{card}{later}{source}")
+    assert text != PRICES
+
+    assert find_ending_prices([price_document(text)], price_book(text), NOW) == []
 
 
 def test_meter_without_a_price_on_one_tier_is_reported() -> None:

@@ -48,21 +48,31 @@ _CACHE_LIFETIMES: Mapping[Meter, tuple[Meter, ...]] = {
 #: The terms of a request that select a tier.
 _TIER_TERMS = ("service_tier", "speed")
 
+_MISSED_SHUTDOWN = "is {status}, but was shut down on {shutdown_date}; set its status to retired"
+
 _BOUNDARY = "----price-check"
 
 
 def find_coverage_faults(documents: Sequence[Document], book: PriceBook, now: datetime) -> list[Fault]:
-    """Return models that are past their shutdown, would be rejected, or have gaps between cards, sorted by file."""
-    faults: list[Fault] = []
-    for document in documents:
-        sections = _model_sections(document)
-        for model in book.models(provider_of(document)):
-            rules = [*_find_missed_shutdown(sections[model.name], model, now.date())]
-            if model.status != "retired":
-                rules += [*_find_rejections(book, model, now), *_find_gaps(model, now)]
-            # Endpoints and tiers often lack the same price: one fault each is enough.
-            faults += [document.fault(("models", model.name), rule) for rule in dict.fromkeys(rules)]
-    return sorted(faults)
+    """Return models whose requests would be rejected, or that have gaps between cards, sorted by file."""
+    return sorted(
+        document.fault(("models", model.name), rule)
+        for document in documents
+        for model in book.models(provider_of(document))
+        if model.status != "retired"
+        # Endpoints and tiers often lack the same price: one fault each is enough.
+        for rule in dict.fromkeys((*_find_rejections(book, model, now), *_find_gaps(model, now)))
+    )
+
+
+def find_missed_shutdowns(documents: Sequence[Document], today: date) -> list[Fault]:
+    """Return the models that their provider has shut down, and that are not retired."""
+    return sorted(
+        document.fault(("models", name), _MISSED_SHUTDOWN.format_map(section))
+        for document in documents
+        for name, section in _model_sections(document).items()
+        if section["status"] != "retired" and section.get("shutdown_date", "9999") <= today.isoformat()
+    )
 
 
 def find_stale_cards(documents: Sequence[Document], today: date, max_age_days: int) -> list[Fault]:
@@ -79,7 +89,7 @@ def find_stale_cards(documents: Sequence[Document], today: date, max_age_days: i
 
 
 def find_ending_prices(documents: Sequence[Document], book: PriceBook, now: datetime) -> list[Fault]:
-    """Return prices of today that end on a known day and have no successor."""
+    """Return prices that end on a known day, or have ended, and have no successor."""
     return sorted(
         {
             document.fault(("models", model.name), rule)
@@ -159,20 +169,14 @@ def _find_endings(model: ModelPrice, now: datetime) -> Iterator[str]:
     for meter, cards in model.by_meter.items():
         for card in cards:
             ends = card.effective_until
-            if ends is None or not card.covers(now):
+            if ends is None or (ends > now and not card.covers(now)):
                 continue
             context_tokens = 0 if card.conditions.over is None else card.conditions.over + 1
             # `ends` is the first time without the card: a successor must match from then on.
-            if not model.find(meter, _terms_of(card), context_tokens, ends):
+            if not model.find(meter, _terms_of(card), context_tokens, max(ends, now)):
                 ended[_describe_terms(card), ends].append(meter.value)
     for (terms, ends), meters in ended.items():
         yield f"no price on {terms} from {ends:%Y-%m-%d} on for {', '.join(meters)}"
-
-
-def _find_missed_shutdown(section: Mapping[str, Any], model: ModelPrice, today: date) -> Iterator[str]:
-    shutdown = section.get("shutdown_date")
-    if shutdown is not None and shutdown <= today.isoformat() and model.status != "retired":
-        yield f"is {model.status}, but was shut down on {shutdown}; set its status to retired"
 
 
 def _find_rejections(book: PriceBook, model: ModelPrice, now: datetime) -> Iterator[str]:
@@ -183,7 +187,7 @@ def _find_rejections(book: PriceBook, model: ModelPrice, now: datetime) -> Itera
             continue
         if priced_as not in model.endpoints or priced_as.startswith(_SESSIONS):
             continue
-        for members in _request_variants(model, endpoint):
+        for members in _request_variants(model, endpoint, now):
             # The real parser names the spends, so that new meters of an endpoint are checked without a change here.
             try:
                 for spend in endpoint.parse(_plain_request(endpoint, model.name, members)).facts.spends:
@@ -193,12 +197,16 @@ def _find_rejections(book: PriceBook, model: ModelPrice, now: datetime) -> Itera
                 yield f"{endpoint.path}{f' ({variant})' if variant else ''} is refused: {error.message}"
 
 
-def _request_variants(model: ModelPrice, endpoint: HttpEndpoint) -> Iterator[dict[str, str]]:
-    """Yield members of requests: none, then each tier and speed for which the model's input has a price of its own."""
+def _request_variants(model: ModelPrice, endpoint: HttpEndpoint, now: datetime) -> Iterator[dict[str, str]]:
+    """Yield members of requests: none, then each tier and speed for which the model's input has a price of its own.
+
+    Those whose prices have ended are not served any more.
+    """
     yield {}
     if endpoint.path not in _TIERED:
         return
-    pairs = {pair for card in model.by_meter.get(Meter.INPUT, ()) for pair in _pairs(card.conditions)}
+    current = [card for card in model.by_meter.get(Meter.INPUT, ()) if card.covers(now)]
+    pairs = {pair for card in current for pair in _pairs(card.conditions)}
     for name, value in sorted(pairs):
         if name in _TIER_TERMS and value not in (getattr(DEFAULT_TERMS, name), _BATCH):
             yield {name: value}
