@@ -2,18 +2,19 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import NoReturn
 
 import pytest
 
 from tests.auth.tokens import KEY, NOW, NOW_S, PROJECT_ID, PROJECTS, SECRET, claims, granting, sign
 from tests.oauth import tokens as oauth_tokens
 from tornado_proxy.auth.authenticator import Authenticator
+from tornado_proxy.auth.oauth.claims import VerifiedUser
 from tornado_proxy.auth.oauth.key_set import VerificationKey
 from tornado_proxy.auth.token_cache import MAX_CACHED_TOKENS
-from tornado_proxy.domain.config.oauth import KeySource, OAuthIssuer
+from tornado_proxy.auth.validity import Validity
+from tornado_proxy.domain.config.oauth import IntrospectionEndpoint, KeySource, OAuthIssuer
 from tornado_proxy.domain.errors import NotAllowed, NotAuthenticated
-from tornado_proxy.domain.identity import ApiKey, Caller, Member, Project, Secret
+from tornado_proxy.domain.identity import ApiKey, Caller, Member, OAuthUser, Project, Secret
 
 
 @pytest.fixture
@@ -38,7 +39,7 @@ class Issuer:
     def find_key(self, key_id: str, algorithm: str) -> VerificationKey:
         return VerificationKey("RS256", oauth_tokens.rsa_key().private.public_key())
 
-    def introspect(self, token: str, now: datetime) -> NoReturn:
+    def introspect(self, token: str, now: datetime) -> VerifiedUser:
         raise NotImplementedError
 
 
@@ -61,6 +62,51 @@ def test_access_token_gives_the_same_caller_in_each_project() -> None:
         authenticate(token, "9b1d9f2e-6d3c-4b6e-8f6e-1c1f1d1e1a12")
     with pytest.raises(NotAuthenticated):
         authenticate(token, PROJECT_ID, now + timedelta(minutes=2))
+
+
+class IntrospectingIssuer(Issuer):
+    """An issuer that tells the user of an opaque token."""
+
+    issuer = replace(
+        Issuer.issuer,
+        introspection=IntrospectionEndpoint("https://id.example.com/introspect", "llm-proxy", Secret("s")),
+    )
+
+    def __init__(self) -> None:
+        self.groups = frozenset({"developers"})
+        self.answers: dict[tuple[str, frozenset[str]], VerifiedUser] = {}
+
+    def introspect(self, token: str, now: datetime) -> VerifiedUser:
+        user = OAuthUser(self.issuer.name, "user-7", "cli", groups=self.groups)
+        return self.answers.setdefault((token, self.groups), VerifiedUser(user, Validity(None, None)))
+
+
+def test_user_of_an_opaque_token_is_the_same_caller_while_its_issuer_says_the_same() -> None:
+    member = Member(permissions=frozenset({"can_use_llm_proxy"}), group="developers")
+    issuer = IntrospectingIssuer()
+    authenticator = Authenticator([replace(PROJECTS[0], members=(member,))], [issuer])
+
+    def authenticate(token: str) -> Caller:
+        caller = authenticator.authenticate(token, NOW, stated_projects=[PROJECT_ID])
+        assert isinstance(caller, Caller)
+        return caller
+
+    caller = authenticate("opaque")
+    assert authenticate("opaque") is caller
+    issuer.groups = frozenset({"developers", "staff"})
+    changed = authenticate("opaque")
+    assert changed.oauth_user is not None
+    assert changed.oauth_user.groups == issuer.groups
+    issuer.groups = frozenset({"staff"})
+    with pytest.raises(NotAllowed):
+        authenticate("opaque")
+
+    issuer.groups = frozenset({"developers", "staff"})
+    for number in range(MAX_CACHED_TOKENS):
+        authenticate("opaque")  # in use, so it stays
+        authenticate(f"opaque-{number}")
+    assert authenticate("opaque") is changed
+    assert len(authenticator._members) == MAX_CACHED_TOKENS
 
 
 def test_cached_token_is_rejected_from_its_exp_on(authenticator: Authenticator) -> None:

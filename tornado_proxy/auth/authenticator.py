@@ -26,7 +26,7 @@ from tornado_proxy.auth.oauth.claims import VerifiedUser, check_time
 from tornado_proxy.auth.oauth.membership import choose_project, keep_matching_claims, make_caller
 from tornado_proxy.auth.oauth.verifier import AccessTokenVerifier, IssuerClient
 from tornado_proxy.auth.participant import VerifiedToken
-from tornado_proxy.auth.token_cache import MAX_CACHED_TOKENS, TokenCache, compute_digest
+from tornado_proxy.auth.token_cache import TokenCache, compute_digest
 from tornado_proxy.auth.validity import Validity
 from tornado_proxy.domain.config.oauth import ANY
 from tornado_proxy.domain.errors import NotAllowed, NotAuthenticated
@@ -49,10 +49,10 @@ class Authenticator:
             key.id: key for project in projects for key in project.api_keys if not key.disabled
         }
         self._access_keys: Mapping[bytes, AccessKey] = {}
-        # The callers of access keys, and of OAuth users in their projects.  Each is one object for all of its requests:
-        # what they share is found by its id.
+        # The callers of access keys by digest, and of OAuth users by digest and project.  Each is one object for all of
+        # its requests: what they share is found by its id.
         self._key_callers: dict[bytes, Caller] = {}
-        self._members: dict[tuple[int, str], tuple[VerifiedUser, Caller]] = {}
+        self._members: TokenCache[tuple[VerifiedUser, Caller]] = TokenCache()
         self._users = AccessTokenVerifier(issuers)
         self._verified: TokenCache[VerifiedToken] = TokenCache()
         #: True if an issuer introspects opaque access tokens.
@@ -94,12 +94,13 @@ class Authenticator:
             BadRequest: An OAuth access token comes without exactly one project.
             IdentityProviderUnavailable: An issuer must be asked and cannot be reached.
         """
-        identified = self._identify(token, now, session_keys=session_keys)
+        digest = compute_digest(token)
+        identified = self._identify(token, digest, now, session_keys=session_keys)
         if not isinstance(identified, Caller):
             projects = stated_projects or ((project_in_path,) if project_in_path is not None else ())
             if isinstance(identified, VerifiedUser):
-                return self._find_member(identified, projects)
-            return self._find_member_later(identified, projects)
+                return self._find_member(digest, identified, projects)
+            return self._find_member_later(digest, identified, projects)
         if stated_projects:
             require_project(stated_projects, identified.project_id)
         return identified
@@ -207,9 +208,8 @@ class Authenticator:
         raise NotAllowed(f"project {project.name} has no API key to seal a session key with; ask the operator for one")
 
     def _identify(
-        self, token: str, now: datetime, *, session_keys: bool
+        self, token: str, digest: bytes, now: datetime, *, session_keys: bool
     ) -> Caller | VerifiedUser | Awaitable[VerifiedUser]:
-        digest = compute_digest(token)
         # Before its form decides: an access key that was imported can have any form.
         key = self._access_keys.get(digest)
         if key is not None and key.project_id in self._projects:
@@ -241,19 +241,20 @@ class Authenticator:
         self._verified.put(digest, verified)
         return verified.caller
 
-    def _find_member(self, verified: VerifiedUser, stated_projects: Sequence[str]) -> Caller:
+    def _find_member(self, digest: bytes, verified: VerifiedUser, stated_projects: Sequence[str]) -> Caller:
         project_id = choose_project(stated_projects)
-        key = (id(verified), project_id)
+        key = digest + project_id.encode("utf-8", "surrogatepass")
         known = self._members.get(key)
-        if known is None or known[0] is not verified:
-            if len(self._members) >= MAX_CACHED_TOKENS:
-                self._members.clear()
+        if known is None or known[0] is not verified:  # an issuer can have told another user, or other groups
             caller = make_caller(verified.user, project_id, self._projects, verified.validity.expires_at)
-            known = self._members[key] = verified, caller
+            known = verified, caller
+        self._members.put(key, known)
         return known[1]
 
-    async def _find_member_later(self, verified: Awaitable[VerifiedUser], stated_projects: Sequence[str]) -> Caller:
-        return self._find_member(await verified, stated_projects)
+    async def _find_member_later(
+        self, digest: bytes, verified: Awaitable[VerifiedUser], stated_projects: Sequence[str]
+    ) -> Caller:
+        return self._find_member(digest, await verified, stated_projects)
 
     def _open_session(self, token: str, now: datetime, *, accepted: bool) -> Caller:
         caller = session_key.open_key(token, self._keys, now, accepted=accepted)
