@@ -7,6 +7,7 @@ import resource
 import shutil
 import sqlite3
 from collections.abc import Callable, Iterator
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,9 @@ from tests.server.ledger_checks import (
     wait_ready,
     wait_unready,
 )
+from tests.server.test_budgets import open_budgets
+
+BUDGETS = {"default_project": {"budgets": [{"period": "total", "usd": "100"}]}}
 
 Fault = Callable[[ProxyProcess], contextlib.AbstractContextManager[None]]
 
@@ -95,6 +99,21 @@ def damaged(proxy: ProxyProcess) -> Iterator[None]:
         opened.write((proxy.folder / "backup.db").read_bytes())
 
 
+@contextlib.contextmanager
+def emptied(proxy: ProxyProcess) -> Iterator[None]:
+    """Copy a backup into the file's place, slowly: the copy begins with an empty file."""
+    with (
+        contextlib.closing(sqlite3.connect(proxy.ledger)) as db,
+        contextlib.closing(sqlite3.connect(proxy.folder / "backup.db")) as backup,
+    ):
+        db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        db.backup(backup)
+    proxy.ledger.write_bytes(b"")
+    yield
+    assert proxy.ledger.stat().st_size == 0  # nothing has taken it for a new ledger
+    proxy.ledger.write_bytes((proxy.folder / "backup.db").read_bytes())
+
+
 @pytest.mark.parametrize(
     ("fault", "reason"),
     [
@@ -103,12 +122,13 @@ def damaged(proxy: ProxyProcess) -> Iterator[None]:
         pytest.param(moved_away, "the file is missing", id="missing"),
         pytest.param(replaced, "was replaced by another file while it was open", id="replaced"),
         pytest.param(damaged, "is damaged or no ledger", id="damaged"),
+        pytest.param(emptied, "is empty", id="emptied"),
     ],
 )
 def test_failing_ledger_rejects_new_requests_and_keeps_the_records_of_those_in_flight(
     fault: Fault, reason: str, provider: BlockingProvider, tmp_path: Path
 ) -> None:
-    with running_proxy(tmp_path, provider.url, constants=SHORT_INTERVALS) as proxy:
+    with running_proxy(tmp_path, provider.url, constants=SHORT_INTERVALS, budgets=BUDGETS) as proxy:
         assert chat(proxy.base_url, "before").status_code == 200
         proxy.read_records(count=1)
         with request_in_flight(proxy, provider, "held") as responses, fault(proxy):
@@ -124,6 +144,9 @@ def test_failing_ledger_rejects_new_requests_and_keeps_the_records_of_those_in_f
         assert chat(proxy.base_url, "after").status_code == 200
 
         check_one_record_each(proxy.read_records(count=3), ["before", "held", "after"])
+        with open_budgets(proxy) as store:
+            spent = [3 * Decimal(TOTAL_USD)]
+            wait_until(lambda: [counter.settled for counter in store.list_counters()] == spent, "the budget")
         assert "rejected" not in provider.users
         lines = [line for line in proxy.log if "the ledger cannot be written" in line]
         assert any(reason in line for line in lines), lines

@@ -109,7 +109,7 @@ def test_emptied_file_is_a_store_error(tmp_path: Path, db: SqliteDatabase) -> No
     db.check()
     (tmp_path / "ledger.db").write_bytes(b"")
 
-    with pytest.raises(StoreError, match="was emptied while it was open"):
+    with pytest.raises(StoreError, match="is empty"):
         db.check()
 
 

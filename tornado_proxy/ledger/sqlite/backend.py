@@ -30,7 +30,7 @@ class SqliteBackend:
         self._identity: FileIdentity | None = None
 
     def connect(self, *, create: bool, is_brief: bool = False) -> SqliteDatabase:
-        """Return a connection; without `create`, raise StoreError if the file is another one than before."""
+        """Return a connection; without `create`, raise StoreError if the file is missing, empty or another one."""
         try:
             if not create:
                 check_identity(self._path, self._identity)

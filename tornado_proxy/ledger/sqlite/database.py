@@ -18,7 +18,7 @@ from tornado_proxy.ledger.file_modes import create_private
 #: Milliseconds that SQLite waits for another connection's transaction.  A transaction of the proxy takes a few.
 _BUSY_TIMEOUT_MS = 2000
 
-#: KiB of pages in memory.  Request ids are random, so each record touches pages all over the indexes.
+#: KiB of pages in memory: a record touches those of several indexes.
 _CACHE_KIB = 16 * 1024
 
 #: The same of a connection that reads each page about once.
@@ -241,7 +241,7 @@ def describe(path: Path | str, error: Exception) -> str:
 
 
 def check_identity(path: Path, opened: FileIdentity | None) -> None:
-    """Raise StoreError if the file at `path` is not the one that was opened; `opened` is None before the first time.
+    """Raise StoreError if the file at `path` is empty, or not the one that was opened; `opened` is None if none was.
 
     The connection writes to a replaced file still, which is deleted with the process, and the -wal file of the first
     one would damage the second.  https://sqlite.org/howtocorrupt.html
@@ -249,18 +249,14 @@ def check_identity(path: Path, opened: FileIdentity | None) -> None:
     SQLite takes an empty file, as a copy that is put into its place is at first, for a new database: tables that are
     made there would be mixed with those of the copy.
     """
-    if opened is None:
-        return
     status = path.stat()
-    if _identify(status) != opened:
+    if opened is not None and _identify(status) != opened:
         raise StoreError(
             f"{path}: was replaced by another file while it was open; put the first one back, or stop the server and "
             f"remove {path.name}-wal and {path.name}-shm before it starts with the other"
         )
     if not status.st_size:
-        raise StoreError(
-            f"{path}: was emptied while it was open; restore a backup, or restart the server to begin a new one"
-        )
+        raise StoreError(f"{path}: is empty; restore a backup, or restart the server to begin a new one")
 
 
 def _identify(status: os.stat_result) -> FileIdentity:
