@@ -3,7 +3,7 @@
     reserve ──┐                            ┌─ one transaction for all requests that wait ──> futures done
     release ──┤                            ├─ one transaction for all that were not sent, one for all that have ended
     end     ──┼──> queue ──> thread ───────┼─ fold: ten times to once a second (schedule.py)
-    read    ──┘                            ├─ settlements and dead processes each second
+    read    ──┘                            ├─ settlements and dead processes about each second
                                            └─ fault: reservations fail (503), releases and ends are retried
 
 A second thread compares the counters with the ledger, which takes seconds if the ledger is large, and a third one reads
@@ -71,7 +71,7 @@ class BudgetLedger:
     fsync: bool = False
 
     def open(self, slices: Slices | None = None) -> BudgetStore:
-        """Return the budgets, with connections of their own; those with `slices` count records as they are written."""
+        """Return the budgets, with connections of their own; those with `slices` are for the thread that leases."""
         return open_store(self.address, self.locks, fsync=self.fsync, slices=slices)
 
 
