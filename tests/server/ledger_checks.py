@@ -47,7 +47,11 @@ def check_rejects_requests(proxy: ProxyProcess) -> None:
     assert (anthropic.json()["type"], anthropic.json()["error"]["type"]) == ("error", "overloaded_error")
     # The reason has the path or the address of the database, which concern the operator alone.
     shown = {response.json()["error"]["message"] for response in (openai, anthropic)}
-    assert shown <= {"no new requests while the ledger cannot be written", "the ledger cannot be written"}
+    assert shown <= {
+        "no new requests while the ledger cannot be written",
+        "the ledger cannot be written",
+        "no new requests with a budget while the budgets cannot be written",
+    }
     assert proxy.fetch_admin("/healthz") == (200, "ok\n")
     assert proxy.fetch_admin("/readyz")[0] == 503
 
