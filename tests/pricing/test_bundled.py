@@ -16,7 +16,7 @@ from tornado_proxy.domain.terms import DEFAULT_TERMS, Terms
 from tornado_proxy.domain.usage import Basis, Meter, Quantity, UsageItem, UsageReport
 from tornado_proxy.pricing.book.price import ModelPrice
 from tornado_proxy.pricing.book.price_book import PriceBook, Tariff
-from tornado_proxy.reports.coverage import find_uneven_prices
+from tornado_proxy.reports.coverage import find_coverage_faults, find_uneven_prices
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
 EARLIER = datetime(2026, 6, 1, 23, 59, 59, tzinfo=UTC)
@@ -173,6 +173,14 @@ def test_cached_prices_are_those_of_the_length_and_the_date(book: PriceBook) -> 
     for _ in range(2):
         assert [rate_all(model, cached=True) for model in models] == expected
     assert len(models) > 20
+
+
+# Fixed days: a test of the prices must not fail on the day on which a provider shuts a model down.
+@pytest.mark.parametrize("at", [NOW, datetime(2026, 11, 30, tzinfo=UTC)])
+def test_prices_cover_the_served_endpoints(at: datetime) -> None:
+    documents = read_documents(conf_path("prices"))
+
+    assert find_coverage_faults(documents, PriceBook.from_documents(documents), at) == []
 
 
 def test_no_terms_that_a_request_can_combine_lack_a_price() -> None:

@@ -11,7 +11,6 @@ from tornado_proxy.domain.config.fault import Fault
 from tornado_proxy.reports.coverage import (
     find_coverage_faults,
     find_ending_prices,
-    find_missed_shutdowns,
     find_stale_cards,
     find_uneven_prices,
     provider_of,
@@ -64,12 +63,10 @@ def test_retired_model_needs_no_prices() -> None:
 def test_model_is_to_be_retired_from_its_shutdown_on(shutdown_date: str, missed: bool) -> None:
     text = PRICES.replace("status: active", f"status: active\n    shutdown_date: {shutdown_date}", 1)
 
-    rules = [fault.rule for fault in find_missed_shutdowns([price_document(text)], NOW.date())]
+    rules = [fault.rule for fault in coverage_faults(text)]
 
     assert rules == [f"is active, but was shut down on {shutdown_date}; set its status to retired"] * missed
-    assert coverage_faults(text) == []
-    retired = price_document(text.replace("status: active", "status: retired", 1))
-    assert find_missed_shutdowns([retired], NOW.date()) == []
+    assert coverage_faults(text.replace("status: active", "status: retired", 1)) == []
 
 
 @pytest.mark.parametrize("end", ["2026-04-01", "2026-02-01"])

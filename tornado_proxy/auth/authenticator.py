@@ -231,6 +231,7 @@ class Authenticator:
         return known.caller
 
     def _find_key_caller(self, key: AccessKey, digest: bytes, now: datetime) -> Caller:
+        """Return the caller of an access key; identify() raises the error of one that has expired."""
         known = self._key_callers.get(digest)
         if known is None or (known.expires_at is not None and now >= known.expires_at):
             known = self._key_callers[digest] = access_key.identify(key, digest, now)

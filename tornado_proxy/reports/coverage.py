@@ -48,31 +48,21 @@ _CACHE_LIFETIMES: Mapping[Meter, tuple[Meter, ...]] = {
 #: The terms of a request that select a tier.
 _TIER_TERMS = ("service_tier", "speed")
 
-_MISSED_SHUTDOWN = "is {status}, but was shut down on {shutdown_date}; set its status to retired"
-
 _BOUNDARY = "----price-check"
 
 
 def find_coverage_faults(documents: Sequence[Document], book: PriceBook, now: datetime) -> list[Fault]:
-    """Return models whose requests would be rejected, or that have gaps between cards, sorted by file."""
-    return sorted(
-        document.fault(("models", model.name), rule)
-        for document in documents
-        for model in book.models(provider_of(document))
-        if model.status != "retired"
-        # Endpoints and tiers often lack the same price: one fault each is enough.
-        for rule in dict.fromkeys((*_find_rejections(book, model, now), *_find_gaps(model, now)))
-    )
-
-
-def find_missed_shutdowns(documents: Sequence[Document], today: date) -> list[Fault]:
-    """Return the models that their provider has shut down, and that are not retired."""
-    return sorted(
-        document.fault(("models", name), _MISSED_SHUTDOWN.format_map(section))
-        for document in documents
-        for name, section in _model_sections(document).items()
-        if section["status"] != "retired" and section.get("shutdown_date", "9999") <= today.isoformat()
-    )
+    """Return models that are past their shutdown, would be rejected, or have gaps between cards, sorted by file."""
+    faults: list[Fault] = []
+    for document in documents:
+        sections = _model_sections(document)
+        for model in book.models(provider_of(document)):
+            rules = [*_find_missed_shutdown(sections[model.name], model, now.date())]
+            if model.status != "retired":
+                rules += [*_find_rejections(book, model, now), *_find_gaps(model, now)]
+            # Endpoints and tiers often lack the same price: one fault each is enough.
+            faults += [document.fault(("models", model.name), rule) for rule in dict.fromkeys(rules)]
+    return sorted(faults)
 
 
 def find_stale_cards(documents: Sequence[Document], today: date, max_age_days: int) -> list[Fault]:
@@ -179,6 +169,12 @@ def _find_endings(model: ModelPrice, now: datetime) -> Iterator[str]:
         yield f"no price on {terms} from {ends:%Y-%m-%d} on for {', '.join(meters)}"
 
 
+def _find_missed_shutdown(section: Mapping[str, Any], model: ModelPrice, today: date) -> Iterator[str]:
+    shutdown = section.get("shutdown_date")
+    if shutdown is not None and shutdown <= today.isoformat() and model.status != "retired":
+        yield f"is {model.status}, but was shut down on {shutdown}; set its status to retired"
+
+
 def _find_rejections(book: PriceBook, model: ModelPrice, now: datetime) -> Iterator[str]:
     """Yield the errors of plain requests for the model."""
     for endpoint in _PROVIDERS[model.provider].endpoints:
@@ -200,7 +196,7 @@ def _find_rejections(book: PriceBook, model: ModelPrice, now: datetime) -> Itera
 def _request_variants(model: ModelPrice, endpoint: HttpEndpoint, now: datetime) -> Iterator[dict[str, str]]:
     """Yield members of requests: none, then each tier and speed for which the model's input has a price of its own.
 
-    Those whose prices have ended are not served any more.
+    Those whose prices have ended are no longer offered: find_ending_prices() reports them.
     """
     yield {}
     if endpoint.path not in _TIERED:

@@ -120,7 +120,7 @@ class RecordGroup:
 
     def sum(self, amount: Amount) -> Decimal:
         """Return the sum of the records, USD."""
-        return _sum_texts(self.totals if amount is Amount.TOTAL else self.subtotals)
+        return _sum_texts(amount.choose(self.totals, self.subtotals))
 
 
 @dataclass(frozen=True, slots=True)

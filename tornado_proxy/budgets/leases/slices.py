@@ -92,11 +92,11 @@ class Slices:
 
     Attributes:
         slices: The slices by counter.
-        requests: What the requests under way have reserved, by their ids, until their records are counted.
+        requests: The bounds that requests have reserved, by request id, until their records are counted.
     """
 
     slices: dict[CounterKey, Slice] = field(default_factory=dict)
-    # Ids and objects that requests share: whatever else they left here would lie in the processor's caches until then.
+    # Requests share the values: an object of each request would stay in memory for a second (docs/performance.md).
     requests: dict[str, SlicedBound] = field(default_factory=dict)
     lock: threading.Lock = field(default_factory=threading.Lock)
     #: Those of limits of requests, tokens and streams.

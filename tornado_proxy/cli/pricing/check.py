@@ -21,7 +21,6 @@ from tornado_proxy.pricing.book.price_book import PriceBook
 from tornado_proxy.reports.coverage import (
     find_coverage_faults,
     find_ending_prices,
-    find_missed_shutdowns,
     find_stale_cards,
     find_uneven_prices,
     provider_of,
@@ -42,9 +41,9 @@ def check(config: Path | None, prices: Path | None, max_age: int) -> None:
     """Check the price files.  Print each fault with file and line; exit with status 1 if there is one.
 
     In addition to the faults that `tornado-proxy check` finds: models whose plain requests would be rejected on one of
-    their endpoints or tiers, and input lengths between two cards.  Warnings: models past their shutdown date that are
-    not retired, prices that end or have ended without a successor, meters without a price on terms that a request can
-    ask for together (tier, speed, lifetime of cached input), and prices not checked for --max-age days.
+    their endpoints or tiers, input lengths between two cards, and models past their shutdown date that are not retired.
+    Warnings: prices that end or have ended without a successor, meters without a price on terms that a request can ask
+    for together (tier, speed, lifetime of cached input), and prices not checked for --max-age days.
 
     \b
     Example:
@@ -58,7 +57,6 @@ def check(config: Path | None, prices: Path | None, max_age: int) -> None:
         faults = find_coverage_faults(documents, book, now)
         # Warnings do not change the exit status: prices can be complete today and end tomorrow.
         for warning in (
-            *find_missed_shutdowns(documents, now.date()),
             *find_ending_prices(documents, book, now),
             *find_uneven_prices(documents, book, now),
             *find_stale_cards(documents, now.date(), max_age),

@@ -9,8 +9,11 @@ from datetime import date, datetime
 from decimal import Decimal
 from enum import StrEnum
 from functools import lru_cache
+from typing import TypeVar
 
 from tornado_proxy.domain.budgets.brake import BrakeLimits
+
+T = TypeVar("T")
 
 
 class Period(StrEnum):
@@ -44,7 +47,7 @@ class Amount(StrEnum):
     TOTAL = "total"
     SUBTOTAL = "subtotal"
 
-    def choose(self, total: Decimal, subtotal: Decimal) -> Decimal:
+    def choose(self, total: T, subtotal: T) -> T:
         """Return the one of both that is this amount."""
         return total if self is Amount.TOTAL else subtotal
 
