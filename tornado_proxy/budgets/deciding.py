@@ -75,22 +75,10 @@ class Decisions:
     def decide(self, store: BudgetStore, demands: Sequence[Demand], *, is_last: bool) -> None:
         """Reserve for requests, or refuse them; `is_last` if there is no time to wait for other processes."""
         results = self._reserve(store, demands)
-        kept: list[_Blocked] = []
-        blocked = [] if is_last else [demand for demand in demands if _is_in_the_way(demand, results[demand])]
-        if blocked:
-            keys = {key for demand in blocked for key in _list_counters(demand, results[demand])}
-            limits = {key for demand in blocked for key in _list_limits(results[demand])}
-            store.leasing.return_idle(keys, hold=store.folding.hold)
-            store.rate_leasing.return_idle(limits)
-            # Both are asked.
-            if any([store.leasing.recall(keys), store.rate_leasing.recall(limits)]):
-                waiting = _Blocked(blocked, keys, limits, time.monotonic())
-            else:
-                # The slices in the way were this process's own, or have been given back in the meantime.
-                results |= self._reserve(store, blocked)
-                waiting = _Blocked(blocked, (), (), time.monotonic())
-            kept = _list_waiting(store, [waiting], results)
-            self._blocked += kept
+        blocked = [] if is_last else _list_in_the_way(demands, results)
+        kept = [self._find_waiting(store, blocked, results)] if blocked else []
+        kept = [group for group in kept if group.demands]
+        self._blocked += kept
         self._answer_decided(results, kept)
 
     def retry(self, store: BudgetStore, *, is_last: bool) -> None:
@@ -98,17 +86,40 @@ class Decisions:
         if not self._blocked:
             return
         cursor, now = store.count(), time.monotonic()
-        ready: list[_Blocked] = []
+        due: list[_Blocked] = []
+        counted: list[_Blocked] = []
         waiting: list[_Blocked] = []
         for group in self._blocked:
-            is_ready = is_last or group.cursor != cursor or _is_due(store, group, now)
-            (ready if is_ready else waiting).append(group)
+            # Before the decision: what is given back between the decision and the answer would be missed.
+            if is_last or _is_due(store, group, now):
+                due.append(group)
+            else:
+                (counted if group.cursor != cursor else waiting).append(group)
         # Not before their results: if the database fails, take_waiting() has them.
-        demands = [demand for group in ready for demand in group.demands if not demand.done.cancelled()]
+        demands = [demand for group in due + counted for demand in group.demands if not demand.done.cancelled()]
         results = self._reserve(store, demands)
-        kept = [] if is_last else _list_waiting(store, ready, results)
+        kept = [replace(group, demands=_list_in_the_way(group.demands, results), cursor=cursor) for group in counted]
+        if not is_last:
+            kept += [_wait_for_records(group, results, cursor) for group in due if now < group.began + _COUNT_S]
+        kept = [group for group in kept if group.demands]
         self._blocked = waiting + kept
         self._answer_decided(results, kept)
+
+    def _find_waiting(
+        self, store: BudgetStore, demands: Sequence[Demand], results: dict[Demand, Refusal | None]
+    ) -> _Blocked:
+        """Ask all processes for what they have idle; return the requests that wait, and set the results of others."""
+        asked = _ask_for_idle(store, demands, results)
+        if asked is None:
+            # The slices in the way were this process's own, or have been given back in the meantime.
+            results |= self._reserve(store, demands)
+            demands = _list_in_the_way(demands, results)
+            # Another process can have leased after it was asked.
+            asked = _ask_for_idle(store, demands, results)
+        if asked is not None:
+            return asked
+        cursor = store.read_cursor()
+        return _wait_for_records(_Blocked(demands, (), (), time.monotonic()), results, cursor)
 
     def _answer_decided(self, results: Mapping[Demand, Refusal | None], kept: Iterable[_Blocked]) -> None:
         waiting = {demand for group in kept for demand in group.demands}
@@ -136,20 +147,30 @@ def _reserve(store: BudgetStore, demands: Sequence[Demand]) -> dict[Demand, Refu
     return dict(zip(demands, store.reserve([demand.reservation for demand in demands]), strict=True))
 
 
-def _list_waiting(
-    store: BudgetStore, blocked: Iterable[_Blocked], results: Mapping[Demand, Refusal | None]
-) -> list[_Blocked]:
-    """Return those of the requests that wait further: they can be admitted when all have answered and counted."""
-    cursor, now = store.read_cursor(), time.monotonic()
-    kept = []
-    for group in blocked:
-        in_the_way = [demand for demand in group.demands if _is_in_the_way(demand, results.get(demand))]
-        if in_the_way and _waits_for_others(store, group, now):
-            kept.append(replace(group, demands=in_the_way, cursor=cursor))
-        elif now < group.began + _COUNT_S:
-            by_budgets = [demand for demand in in_the_way if isinstance(results[demand], BudgetRefusal)]
-            kept += [_Blocked(by_budgets, (), (), group.began, cursor)] if by_budgets else []
-    return kept
+def _ask_for_idle(
+    store: BudgetStore, demands: Sequence[Demand], results: Mapping[Demand, Refusal | None]
+) -> _Blocked | None:
+    """Give back what is idle here of all that refuses requests, and ask for that of others; None if they have none."""
+    keys = {key for demand in demands for key in _list_counters(demand, results[demand])}
+    limits = {key for demand in demands for key in _list_limits(results[demand])}
+    store.leasing.return_idle(keys, hold=store.folding.hold)
+    store.rate_leasing.return_idle(limits)
+    # Both are asked.
+    if not any([store.leasing.recall(keys), store.rate_leasing.recall(limits)]):
+        return None
+    return _Blocked(demands, keys, limits, time.monotonic(), store.read_cursor())
+
+
+def _wait_for_records(blocked: _Blocked, results: Mapping[Demand, Refusal | None], cursor: int) -> _Blocked:
+    """Return those of the requests that budgets refuse, to be decided again when records are counted."""
+    by_budgets = [
+        demand for demand in _list_in_the_way(blocked.demands, results) if isinstance(results[demand], BudgetRefusal)
+    ]
+    return _Blocked(by_budgets, (), (), blocked.began, cursor)
+
+
+def _list_in_the_way(demands: Iterable[Demand], results: Mapping[Demand, Refusal | None]) -> list[Demand]:
+    return [demand for demand in demands if _is_in_the_way(demand, results.get(demand))]
 
 
 def _is_in_the_way(demand: Demand, result: Refusal | None) -> bool:

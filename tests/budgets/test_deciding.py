@@ -1,0 +1,144 @@
+"""Decisions about requests that idle slices of another process are in the way of, at each moment of its answer."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from msgspec.structs import replace
+
+from tests.budgets.conftest import MONTH, BudgetsUnderTest, record, reservation
+from tests.budgets.limits.test_rates import claim
+from tornado_proxy.budgets.deciding import Decisions, Demand
+from tornado_proxy.budgets.leases.slices import Slices
+from tornado_proxy.budgets.limits.rates import NOTHING_USED
+from tornado_proxy.budgets.store import BudgetStore
+from tornado_proxy.domain.budgets.budget import Budget
+from tornado_proxy.domain.budgets.rate_limits import RateUnit
+from tornado_proxy.domain.budgets.refusal import Refusal
+from tornado_proxy.domain.budgets.reservation import Reservation
+
+STRICT = Budget(MONTH, Decimal(1), strict=True)
+
+
+def spend(name: str, percent: int) -> Reservation:
+    """Return a request that reserves a part of a budget."""
+    return reservation(name, str(Decimal(percent) / 100), STRICT)
+
+
+def open_streams(name: str, percent: int) -> Reservation:
+    """Return a request that takes a part of a limit of streams."""
+    return replace(reservation(name, "0"), claims=(claim(RateUnit.STREAMS, 100, percent),))
+
+
+def take(slices: Slices, request: Reservation) -> bool:
+    """Take a request from slices, as a keeper does."""
+    return slices.rates.take(request.request_id, request.claims) if request.claims else slices.take(request)
+
+
+@dataclass
+class Deciding:
+    """A process that decides about a request for all of a budget or limit, and another one that leases."""
+
+    budgets: BudgetsUnderTest
+    make: Callable[[str, int], Reservation]
+
+    def __post_init__(self) -> None:
+        self.store = self.budgets.store
+        self.slices = Slices()
+        self.other = self.budgets.open("other", slices=self.slices)
+        self.answers: list[Refusal | None] = []
+        self.decisions = Decisions(lambda results: self.answers.extend(result for _, result in results))
+
+    def lease(self) -> None:
+        """Lease in the other process, which uses nothing of it."""
+        for number in range(2):
+            assert not take(self.slices, self.make(f"ask {number}", 1))
+        self.other.sync_leases()
+        idle = self.make("idle", 1)
+        assert take(self.slices, idle)
+        assert self.slices.release(idle.request_id) or self.slices.rates.end(idle.request_id, NOTHING_USED)
+
+    def decide(self) -> None:
+        """Decide about the request."""
+
+        async def run() -> None:
+            done: asyncio.Future[Refusal | None] = asyncio.get_running_loop().create_future()
+            self.decisions.decide(self.store, [Demand(self.make("all", 100), done)], is_last=False)
+
+        asyncio.run(run())
+
+    def retry(self) -> list[Refusal | None]:
+        """Decide again; return the answers."""
+        self.decisions.retry(self.store, is_last=False)
+        return self.answers
+
+
+@pytest.fixture(params=[spend, open_streams])
+def deciding(budgets: BudgetsUnderTest, request: pytest.FixtureRequest) -> Deciding:
+    """Return two processes that share a budget, and then a limit."""
+    return Deciding(budgets, request.param)
+
+
+def call_after(monkeypatch: pytest.MonkeyPatch, holder: object, name: str, act: Callable[[], object]) -> None:
+    """Call `act` after the next call of a method."""
+    method: Callable[..., Any] = getattr(holder, name)
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        monkeypatch.setattr(holder, name, method)
+        result = method(*args, **kwargs)
+        act()
+        return result
+
+    monkeypatch.setattr(holder, name, call)
+
+
+def find_leasing(store: BudgetStore, deciding: Deciding) -> object:
+    return store.rate_leasing if deciding.make is open_streams else store.leasing
+
+
+def test_answer_that_comes_at_once_is_used(deciding: Deciding, monkeypatch: pytest.MonkeyPatch) -> None:
+    deciding.lease()
+    call_after(monkeypatch, find_leasing(deciding.store, deciding), "recall", deciding.other.sync_leases)
+
+    deciding.decide()
+
+    assert deciding.answers == []
+    assert deciding.retry() == [None]
+
+
+def test_answer_that_comes_while_the_request_is_decided_again_is_used(
+    deciding: Deciding, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deciding.lease()
+    deciding.decide()
+    assert deciding.retry() == []
+    deciding.budgets.write(record("counted", "0"))
+    call_after(monkeypatch, deciding.store, "reserve", deciding.other.sync_leases)
+
+    assert deciding.retry() == []
+
+    assert deciding.retry() == [None]
+
+
+def test_process_that_leases_after_it_was_asked_is_asked_again(
+    deciding: Deciding, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = deciding.make("first", 50)
+    assert deciding.other.reserve([first]) == [None]
+
+    def lease_instead() -> None:
+        deciding.other.release([first.request_id])
+        deciding.lease()
+
+    call_after(monkeypatch, find_leasing(deciding.store, deciding), "recall", lease_instead)
+    deciding.decide()
+    assert deciding.answers == []
+
+    deciding.other.sync_leases()
+
+    assert deciding.retry() == [None]
