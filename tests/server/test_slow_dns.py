@@ -33,10 +33,9 @@ def facts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 @pytest.mark.parametrize("scenario", ["disconnect", "timeout", "http", "websocket"])
 def test_requests_to_other_names_are_served_while_a_name_is_delayed(scenario: str, facts: dict[str, Any]) -> None:
-    assert facts[scenario]["others"]["statuses"] == [200] * 10
+    assert facts[scenario]["others"] == [200] * 10
     # They were served before the delayed name was released, whatever time they took.
     assert facts[scenario]["still_delayed"]
-    assert facts[scenario]["others"]["took_s"] < 2  # with the delayed name each would take longer
 
 
 def test_delayed_requests_are_served_when_the_name_is_resolved(facts: dict[str, Any]) -> None:

@@ -186,9 +186,7 @@ def test_two_processes_have_metrics_of_their_own_and_share_access_keys_usage_and
             return [sum(float(value) for value in re.findall(rf"^{name}\S* (\S+)$", text, re.M)) for text in texts]
 
         created = client.post(f"{ports[0]}/v1/access-keys", json={"name": "ci", "project_id": PROJECT}).json()
-        made = time.monotonic()
         wait_until(lambda: len(set(read_metric("llm_proxy_state_generation"))) == 1, "the key in both processes")
-        assert time.monotonic() - made < 2
         key = {"Authorization": f"Bearer {created['secret']}"}
         body = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "Hello"}]}
         # A connection for each request, so that the kernel gives requests to both processes.
@@ -205,9 +203,7 @@ def test_two_processes_have_metrics_of_their_own_and_share_access_keys_usage_and
         path = supervisor.folder / "conf" / "proxy.yaml"
         path.write_text(path.read_text().replace("surcharge_rate: '0.05'", "surcharge_rate: '0.5'"))
         reloaded = client.post(f"{ports[1]}/reload")
-        asked = time.monotonic()
         wait_until(lambda: read_metric("llm_proxy_config_generation") == [2, 2], "the reload of both processes")
-        reload_s = time.monotonic() - asked
         time.sleep(1.5)  # one more poll: neither process reloads twice
         generations = read_metric("llm_proxy_config_generation")
         supervisor.control("signal", "HUP", "tornado-proxy:*")
@@ -221,7 +217,6 @@ def test_two_processes_have_metrics_of_their_own_and_share_access_keys_usage_and
     assert usage[0]["summary"]["requests"] == 40
     assert projects[0] == projects[1]
     assert reloaded.json() == {"generation": 2, "dry_run": False, "changes": ["pricing.surcharge_rate"]}
-    assert reload_s < 10, "a poll each second, and the time to read the files on a busy machine"
     assert generations == [2, 2]
     assert all(line.count('"action":"reload requested"') == 1 for line in lines)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ssl
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,14 +22,14 @@ Respond = Callable[["Stream"], Awaitable[None]]
 
 
 class Stream:
-    """One request and its response.  `reset_at` resolves to the time at which the client resets the stream."""
+    """One request and its response.  `client_reset` is done when the client has reset the stream."""
 
     def __init__(self, connection: Connection, number: int, headers: list[tuple[bytes, bytes]]) -> None:
         self.connection = connection
         self.headers = {name.decode(): value.decode() for name, value in headers}
         self.body = bytearray()
         self.request_complete = asyncio.Event()
-        self.reset_at: asyncio.Future[float] = asyncio.get_running_loop().create_future()
+        self.client_reset: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.sent_bytes = 0
         self._number = number
 
@@ -144,13 +143,13 @@ class Connection:
             case h2.events.StreamEnded() if event.stream_id in self.streams:
                 self.streams[event.stream_id].request_complete.set()
             case h2.events.StreamReset() if event.stream_id in self.streams:
-                self.streams[event.stream_id].reset_at.set_result(time.monotonic())
+                self.streams[event.stream_id].client_reset.set_result(None)
             case _:
                 pass
 
     async def _run(self, stream: Stream) -> None:
         responding = asyncio.ensure_future(self._respond(stream))
-        ends: list[asyncio.Future[Any]] = [responding, stream.reset_at]
+        ends: list[asyncio.Future[Any]] = [responding, stream.client_reset]
         try:
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
         finally:

@@ -130,10 +130,10 @@ async def test_end_of_a_body_with_a_length_is_not_delayed(ca: str) -> None:
     async with run_http2_provider(respond) as provider:
         with run_client() as upstream:
             started_at = time.monotonic()
-            for _ in range(30):
+            for _ in range(100):
                 await read_body(upstream.start(make_request(provider.url, ca_file=ca)))
 
-            assert time.monotonic() - started_at < 3
+            assert time.monotonic() - started_at < 10  # of 20 s with the delay
 
 
 @pytest.mark.gen_test(timeout=30)
@@ -212,19 +212,17 @@ async def test_abort_resets_a_silent_stream_at_once_and_no_other_stream(ca: str)
             silent = upstream.start(make_request(f"{provider.url}/silent", ca_file=ca))
             await wait_until(lambda: len(provider.streams) == 7)
             (aborted,) = [stream for stream in provider.streams if stream.path == "/silent"]
-            aborted_at = time.monotonic()
             silent.abort("the client left")
-            reset_at = await asyncio.wait_for(aborted.reset_at, _TIMEOUT_S)
+            await asyncio.wait_for(aborted.client_reset, _TIMEOUT_S)
             with pytest.raises(ExchangeAborted):
                 await silent.head()
             release.set()
             bodies = await asyncio.gather(*(read_body(exchange) for exchange in flowing))
             assert upstream.running == 0
 
-    assert reset_at - aborted_at < 0.1
     assert bodies == [b"one two"] * 6
     assert len(provider.connections) == 1
-    assert not any(stream.reset_at.done() for stream in provider.streams if stream is not aborted)
+    assert not any(stream.client_reset.done() for stream in provider.streams if stream is not aborted)
 
 
 @pytest.mark.gen_test(timeout=30)
@@ -240,7 +238,7 @@ async def test_abort_resets_a_paused_stream(ca: str) -> None:
             await wait_until(lambda: exchange.held_bytes >= HIGH_WATER_BYTES)
             exchange.abort("the client left")
 
-            await asyncio.wait_for(provider.streams[0].reset_at, _TIMEOUT_S)
+            await asyncio.wait_for(provider.streams[0].client_reset, _TIMEOUT_S)
 
 
 @pytest.mark.gen_test(timeout=30)
