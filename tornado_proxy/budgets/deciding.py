@@ -76,8 +76,8 @@ class Decisions:
         """Reserve for requests, or refuse them; `is_last` if there is no time to wait for other processes."""
         results = self._reserve(store, demands)
         blocked = [] if is_last else _list_in_the_way(demands, results)
-        kept = [self._find_waiting(store, blocked, results)] if blocked else []
-        kept = [group for group in kept if group.demands]
+        waiting = [self._find_waiting(store, blocked, results)] if blocked else []
+        kept = [group for group in waiting if group.demands]
         self._blocked += kept
         self._answer_decided(results, kept)
 
@@ -98,10 +98,10 @@ class Decisions:
         # Not before their results: if the database fails, take_waiting() has them.
         demands = [demand for group in due + counted for demand in group.demands if not demand.done.cancelled()]
         results = self._reserve(store, demands)
-        kept = [replace(group, demands=_list_in_the_way(group.demands, results), cursor=cursor) for group in counted]
+        further = [replace(group, demands=_list_in_the_way(group.demands, results), cursor=cursor) for group in counted]
         if not is_last:
-            kept += [_wait_for_records(group, results, cursor) for group in due if now < group.began + _COUNT_S]
-        kept = [group for group in kept if group.demands]
+            further += [_wait_for_records(group, results, cursor) for group in due if now < group.began + _COUNT_S]
+        kept = [group for group in further if group.demands]
         self._blocked = waiting + kept
         self._answer_decided(results, kept)
 
