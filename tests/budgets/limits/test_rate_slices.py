@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from typing import NoReturn
 
 import pytest
 from hypothesis import example, given, settings
@@ -25,6 +26,7 @@ from tornado_proxy.budgets.limits.rates import NOTHING_USED, STREAM_ENDED
 from tornado_proxy.budgets.limits.token_bucket import UNIT_DEBT, TokenBucket
 from tornado_proxy.budgets.store import BudgetStore
 from tornado_proxy.domain.budgets.rate_limits import RateClaim, RateRefusal, RateUnit
+from tornado_proxy.ledger.database import StoreError
 from tornado_proxy.ledger.postgres.process_locks import PostgresProcessLocks
 
 REQUESTS = claim(RateUnit.REQUESTS, 6000)
@@ -93,6 +95,53 @@ def test_tokens_that_were_not_used_are_free_after_the_next_sync(store: BudgetSto
     assert free_units(store, tokens) >= 59_990
 
 
+def test_tokens_that_are_taken_while_a_sync_writes_go_back(
+    store: BudgetStore, slices: Slices, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokens = claim(RateUnit.TOKENS, 60_000, 1000)
+    lease(store, slices, tokens)
+    write = store.rates.write
+
+    def write_after_a_request(buckets: rates.LockedBuckets) -> None:
+        assert slices.rates.take("r1", (tokens,))
+        write(buckets)
+
+    monkeypatch.setattr(store.rates, "write", write_after_a_request)
+    store.sync_leases()
+    monkeypatch.setattr(store.rates, "write", write)
+    assert slices.rates.end("r1", NOTHING_USED)
+    slices.rates.return_idle(list(slices.rates.slices))
+    store.sync_leases()
+
+    assert free_units(store, tokens) == 60_000
+
+
+def test_tokens_of_a_lease_that_failed_do_not_free_those_of_others(
+    budgets: BudgetsUnderTest, store: BudgetStore, slices: Slices, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokens = claim(RateUnit.TOKENS, 60_000, 1000)
+    lease(store, slices, tokens)
+
+    def fail_after_a_request(_: rates.LockedBuckets) -> NoReturn:
+        assert slices.rates.take("r1", (tokens,))
+        raise StoreError("the disk is full")
+
+    with monkeypatch.context() as faulty:
+        faulty.setattr(store.rates, "write", fail_after_a_request)
+        with pytest.raises(StoreError):
+            store.sync_leases()
+    # A minute later all of that has drained, and another process takes everything; the number of its claim is that of
+    # the lease that failed.
+    budgets.store._budgets.run("UPDATE rate_buckets SET state = '[0,0,1,[]]'")
+    began = time.monotonic()
+    assert take(budgets.store, "all", claim(RateUnit.TOKENS, 60_000, 60_000)) is None
+    slices.rates.end("r1", NOTHING_USED)
+    slices.rates.return_idle(list(slices.rates.slices))
+    store.sync_leases()
+
+    assert free_units(store, tokens) <= 1000 * (time.monotonic() - began)
+
+
 def test_limit_that_was_changed_is_leased_anew(store: BudgetStore, slices: Slices) -> None:
     lease(store, slices, REQUESTS)
     lowered = claim(RateUnit.REQUESTS, 50)
@@ -111,7 +160,7 @@ def test_streams_of_slices_count_until_they_end(budgets: BudgetsUnderTest, store
     # The database has lost the row, as when another process has found this one dead.
     store._budgets.run("DELETE FROM rate_leases")
     store._budgets.run("DELETE FROM rate_buckets")
-    slices.rates.forget()
+    slices.forget()
     store.sync_leases()
     assert budgets.store.rates.count_streams() == {("project-a", ""): 1}
 

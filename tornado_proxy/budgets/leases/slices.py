@@ -270,6 +270,7 @@ class Slices:
         with self.lock:
             for one in self.slices.values():
                 one.has_changed = True
+        self.rates.forget()
 
     def _make_claims(self, budgeted: BudgetedSpender, at: datetime) -> _SpenderClaims:
         """Return the claims of a request, and keep them for the next ones."""

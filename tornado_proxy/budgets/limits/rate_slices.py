@@ -114,7 +114,6 @@ class RateLease:
 
     units: int
     kept: int
-    number: int
     open: int
 
 
@@ -207,7 +206,9 @@ class RateSlices:
             one.idle = kept = min(one.idle, lease)
             one.has_changed = False
             claim = RateClaim(project_id, subject, RateUnit(unit), one.limit, lease)
-            return RateLease(lease, kept, buckets.take(claim) if lease else 0, one.open)
+            # Those that are kept are of this claim from now on; forget() if the transaction fails.
+            one.number = buckets.take(claim) if lease else 0
+            return RateLease(lease, kept, one.open)
 
     def grant(self, leases: Mapping[BucketKey, RateLease], leased_at: float) -> None:
         """Let requests take the units that a transaction has leased, which began at `leased_at` (monotonic)."""
@@ -215,7 +216,7 @@ class RateSlices:
             for key, lease in leases.items():
                 one = self.slices[key]
                 one.idle += lease.units - lease.kept
-                one.number, one.valid_until = lease.number, leased_at + _VALID_S
+                one.valid_until = leased_at + _VALID_S
 
     def return_idle(self, keys: Iterable[BucketKey]) -> bool:
         """Give everything back with the next sync; return True if there may be anything.
@@ -233,7 +234,14 @@ class RateSlices:
             return has_any
 
     def forget(self) -> None:
-        """Write all slices again: the database may have lost them."""
+        """Write all slices again: the database may have lost them, or may not have the claims that leased them.
+
+        So units go back as those of the oldest claim, which gives back least.
+        """
         with self.lock:
             for one in self.slices.values():
                 one.has_changed = True
+                one.number = 0
+                one.returned = {0: sum(one.returned.values())} if one.returned else {}
+            for taken in self.requests.values():
+                taken[:] = [(one, units, 0) for one, units, _ in taken]
