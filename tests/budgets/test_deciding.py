@@ -13,6 +13,7 @@ from msgspec.structs import replace
 
 from tests.budgets.conftest import MONTH, BudgetsUnderTest, record, reservation
 from tests.budgets.limits.test_rates import claim
+from tornado_proxy.budgets import deciding as deciding_module
 from tornado_proxy.budgets.deciding import Decisions, Demand
 from tornado_proxy.budgets.leases.slices import Slices
 from tornado_proxy.budgets.limits.rates import NOTHING_USED
@@ -35,9 +36,26 @@ def open_streams(name: str, percent: int) -> Reservation:
     return replace(reservation(name, "0"), claims=(claim(RateUnit.STREAMS, 100, percent),))
 
 
+def spend_and_open(name: str, percent: int) -> Reservation:
+    """Return a request that takes a part of both."""
+    return replace(spend(name, percent), claims=open_streams(name, percent).claims)
+
+
 def take(slices: Slices, request: Reservation) -> bool:
-    """Take a request from slices, as a keeper does."""
-    return slices.rates.take(request.request_id, request.claims) if request.claims else slices.take(request)
+    """Take a request from all slices that it needs."""
+    is_taken = not request.claims or slices.rates.take(request.request_id, request.claims)
+    return (not request.budgeted.budgets or slices.take(request)) and is_taken
+
+
+def lease(store: BudgetStore, slices: Slices, make: Callable[[str, int], Reservation]) -> None:
+    """Lease in a process, which uses nothing of it."""
+    for number in range(2):
+        assert not take(slices, make(f"ask {number}", 1))
+    store.sync_leases()
+    idle = make("idle", 1)
+    assert take(slices, idle)
+    has_ended = slices.rates.end(idle.request_id, NOTHING_USED)
+    assert slices.release(idle.request_id) or has_ended
 
 
 @dataclass
@@ -56,12 +74,7 @@ class Deciding:
 
     def lease(self) -> None:
         """Lease in the other process, which uses nothing of it."""
-        for number in range(2):
-            assert not take(self.slices, self.make(f"ask {number}", 1))
-        self.other.sync_leases()
-        idle = self.make("idle", 1)
-        assert take(self.slices, idle)
-        assert self.slices.release(idle.request_id) or self.slices.rates.end(idle.request_id, NOTHING_USED)
+        lease(self.other, self.slices, self.make)
 
     def decide(self) -> None:
         """Decide about the request."""
@@ -140,5 +153,63 @@ def test_process_that_leases_after_it_was_asked_is_asked_again(
     assert deciding.answers == []
 
     deciding.other.sync_leases()
+
+    assert deciding.retry() == [None]
+
+
+def test_third_process_that_leases_meanwhile_is_asked_too(deciding: Deciding) -> None:
+    slices = Slices()
+    third = deciding.budgets.open("third", slices=slices)
+    deciding.lease()
+    deciding.decide()
+    assert deciding.retry() == []
+
+    lease(third, slices, deciding.make)
+    deciding.other.sync_leases()
+    assert deciding.retry() == []
+    third.sync_leases()
+
+    assert deciding.retry() == [None]
+
+
+def test_own_lease_of_the_meantime_is_given_back(budgets: BudgetsUnderTest) -> None:
+    # Those who ask for streams of a session do not take from slices before.
+    deciding = Deciding(budgets, open_streams)
+    deciding.lease()
+    deciding.decide()
+    for number in range(2):
+        assert not take(deciding.store._slices, open_streams(f"own {number}", 1))
+
+    deciding.other.sync_leases()
+
+    assert deciding.retry() == [None]
+
+
+def test_budget_that_refuses_after_a_limit_has_been_given_back_is_asked_for_too(budgets: BudgetsUnderTest) -> None:
+    deciding = Deciding(budgets, spend_and_open)
+    deciding.lease()
+    deciding.decide()
+    deciding.other.sync_leases()
+    assert deciding.retry() == []
+
+    deciding.other.sync_leases()
+
+    assert deciding.retry() == [None]
+
+
+def test_record_that_another_process_counts_after_the_decision_is_used(
+    budgets: BudgetsUnderTest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(deciding_module, "_COUNT_S", 60)
+    deciding = Deciding(budgets, spend)
+    assert deciding.store.reserve([spend("first", 100)]) == [None]
+    budgets.write(record("first", "0"))
+
+    def decide_first() -> None:
+        call_after(monkeypatch, deciding.store, "reserve", deciding.other.folding.fold)
+
+    call_after(monkeypatch, deciding.store, "reserve", decide_first)
+    deciding.decide()
+    assert deciding.answers == []
 
     assert deciding.retry() == [None]

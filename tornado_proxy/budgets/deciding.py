@@ -1,7 +1,8 @@
 """Decides about the requests that do not fit into slices, in the thread of the budgets: each against the counters.
 
 A request that only reservations or a limit refuse can be refused by slices of which nothing is used.  So this process
-gives back its idle parts, asks the others for theirs, and decides again when all have answered, or after two seconds.
+gives back its idle parts, asks the others for theirs, and decides again when all have answered, or after two seconds;
+meanwhile another one can have leased, which is then asked.
 
 The reservations can also be those of requests that have ended: an agent sends the next one some milliseconds after the
 last byte of a response, and the record is committed and counted later.  So a request waits for that, too.
@@ -49,14 +50,14 @@ class _Blocked:
     Attributes:
         keys, limits: The counters and limits of which other processes give back what they have idle; none if only
             records are to be counted.
-        cursor: The last record that was counted when the requests were decided about.
+        cursor: The last record that was counted before the requests were decided about; 0 if that is not known.
     """
 
     demands: Sequence[Demand]
-    keys: Collection[CounterKey]
-    limits: Collection[BucketKey]
     began: float
-    cursor: int = 0
+    cursor: int
+    keys: Collection[CounterKey] = ()
+    limits: Collection[BucketKey] = ()
 
 
 class Decisions:
@@ -75,9 +76,7 @@ class Decisions:
     def decide(self, store: BudgetStore, demands: Sequence[Demand], *, is_last: bool) -> None:
         """Reserve for requests, or refuse them; `is_last` if there is no time to wait for other processes."""
         results = self._reserve(store, demands)
-        blocked = [] if is_last else _list_in_the_way(demands, results)
-        waiting = [self._find_waiting(store, blocked, results)] if blocked else []
-        kept = [group for group in waiting if group.demands]
+        kept = [] if is_last else self._find_waiting(store, demands, results, time.monotonic())
         self._blocked += kept
         self._answer_decided(results, kept)
 
@@ -96,30 +95,35 @@ class Decisions:
             else:
                 (counted if group.cursor != cursor else waiting).append(group)
         # Not before their results: if the database fails, take_waiting() has them.
-        demands = [demand for group in due + counted for demand in group.demands if not demand.done.cancelled()]
-        results = self._reserve(store, demands)
-        further = [replace(group, demands=_list_in_the_way(group.demands, results), cursor=cursor) for group in counted]
-        if not is_last:
-            further += [_wait_for_records(group, results, cursor) for group in due if now < group.began + _COUNT_S]
-        kept = [group for group in further if group.demands]
-        self._blocked = waiting + kept
+        results = self._reserve(store, [demand for group in due + counted for demand in group.demands])
+        kept = [replace(group, demands=_list_in_the_way(group.demands, results), cursor=cursor) for group in counted]
+        for group in due:
+            if not is_last and now < group.began + _ANSWER_S:
+                kept += self._find_waiting(store, group.demands, results, group.began)
+        self._blocked = waiting + [group for group in kept if group.demands]
         self._answer_decided(results, kept)
 
     def _find_waiting(
-        self, store: BudgetStore, demands: Sequence[Demand], results: dict[Demand, Refusal | None]
-    ) -> _Blocked:
+        self, store: BudgetStore, demands: Sequence[Demand], results: dict[Demand, Refusal | None], began: float
+    ) -> list[_Blocked]:
         """Ask all processes for what they have idle; return the requests that wait, and set the results of others."""
-        asked = _ask_for_idle(store, demands, results)
-        if asked is None:
-            # The slices in the way were this process's own, or have been given back in the meantime.
-            results |= self._reserve(store, demands)
+        cursor = 0
+        for is_first in (True, False):
             demands = _list_in_the_way(demands, results)
-            # Another process can have leased after it was asked.
-            asked = _ask_for_idle(store, demands, results)
-        if asked is not None:
-            return asked
-        cursor = store.read_cursor()
-        return _wait_for_records(_Blocked(demands, (), (), time.monotonic()), results, cursor)
+            if not demands:
+                return []
+            keys = {key for demand in demands for key in _list_counters(demand, results[demand])}
+            limits = {key for demand in demands for key in _list_limits(results[demand])}
+            if _ask_for_idle(store, keys, limits):
+                return [_Blocked(demands, began, cursor, keys, limits)]
+            if is_first:
+                # What was in the way was this process's own, or has been given back in the meantime.  Another process
+                # can lease until the second decision, so that it is asked again.
+                cursor = store.read_cursor()
+                results |= self._reserve(store, demands)
+        by_budgets = [demand for demand in demands if isinstance(results[demand], BudgetRefusal)]
+        is_recent = time.monotonic() < began + _COUNT_S
+        return [_Blocked(by_budgets, began, cursor)] if by_budgets and is_recent else []
 
     def _answer_decided(self, results: Mapping[Demand, Refusal | None], kept: Iterable[_Blocked]) -> None:
         waiting = {demand for group in kept for demand in group.demands}
@@ -141,32 +145,19 @@ class Decisions:
         return results
 
 
-def _reserve(store: BudgetStore, demands: Sequence[Demand]) -> dict[Demand, Refusal | None]:
-    if not demands:
+def _reserve(store: BudgetStore, demands: Iterable[Demand]) -> dict[Demand, Refusal | None]:
+    """Return the decisions about requests; none about those that were cancelled, which may be released already."""
+    waiting = [demand for demand in demands if not demand.done.cancelled()]
+    if not waiting:
         return {}
-    return dict(zip(demands, store.reserve([demand.reservation for demand in demands]), strict=True))
+    return dict(zip(waiting, store.reserve([demand.reservation for demand in waiting]), strict=True))
 
 
-def _ask_for_idle(
-    store: BudgetStore, demands: Sequence[Demand], results: Mapping[Demand, Refusal | None]
-) -> _Blocked | None:
-    """Give back what is idle here of all that refuses requests, and ask for that of others; None if they have none."""
-    keys = {key for demand in demands for key in _list_counters(demand, results[demand])}
-    limits = {key for demand in demands for key in _list_limits(results[demand])}
+def _ask_for_idle(store: BudgetStore, keys: Collection[CounterKey], limits: Collection[BucketKey]) -> bool:
+    """Give back what is idle here, and ask for that of others; return False if they have none."""
     store.leasing.return_idle(keys, hold=store.folding.hold)
     store.rate_leasing.return_idle(limits)
-    # Both are asked.
-    if not any([store.leasing.recall(keys), store.rate_leasing.recall(limits)]):
-        return None
-    return _Blocked(demands, keys, limits, time.monotonic(), store.read_cursor())
-
-
-def _wait_for_records(blocked: _Blocked, results: Mapping[Demand, Refusal | None], cursor: int) -> _Blocked:
-    """Return those of the requests that budgets refuse, to be decided again when records are counted."""
-    by_budgets = [
-        demand for demand in _list_in_the_way(blocked.demands, results) if isinstance(results[demand], BudgetRefusal)
-    ]
-    return _Blocked(by_budgets, (), (), blocked.began, cursor)
+    return any([store.leasing.recall(keys), store.rate_leasing.recall(limits)])  # a list: both are asked
 
 
 def _list_in_the_way(demands: Iterable[Demand], results: Mapping[Demand, Refusal | None]) -> list[Demand]:
