@@ -237,6 +237,7 @@ def test_slice_that_was_dropped_in_a_pause_is_leased_again() -> None:
         client.slices.count(["taken"])
         later = time.monotonic() + 60
         assert client.slices.list_due(later) == [one.key]
+        client.slices.begin_lease(one.key)
         client.slices.settle_lease(one.key, Decimal(0), later)  # nothing is left: all of it goes back
         assert client.slices.list_due(later + 60) == []
         assert client.slices.slices == {}

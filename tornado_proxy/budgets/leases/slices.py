@@ -213,6 +213,18 @@ class Slices:
             self.is_short = False
         return sorted(due)
 
+    def begin_lease(self, key: CounterKey) -> Decimal:
+        """Return the limit for which settle_lease() leases: the lowest one of the requests since the last sync.
+
+        Requests of a lower one that come meanwhile take nothing from the slice, and are for the next sync.
+        """
+        with self.lock:
+            one = self.slices[key]
+            if one.asked is not None:
+                one.limit, one.asked = one.asked, None
+                one.bound, one.asked_bound = one.asked_bound, 0
+            return one.limit
+
     def settle_lease(self, key: CounterKey, left: Decimal, now: float) -> tuple[Decimal, Decimal]:
         """Decide how much a slice is to have; return that, and the part in use.
 
@@ -220,15 +232,12 @@ class Slices:
 
         Args:
             key: The counter.
-            left: The rest of the counter beyond the slices of others, by the limit of the slice; this slice's own
+            left: The rest of the counter beyond the slices of others, by the limit of begin_lease(); this slice's own
                 part counts as left.
             now: Monotonic time.
         """
         with self.lock:
             one = self.slices[key]
-            if one.asked is not None:
-                one.limit, one.asked = one.asked, None
-                one.bound, one.asked_bound = one.asked_bound, 0
             used = one.used
             lease = one.find_lease(to_units_down(left) - used, now)
             self.is_near = self.is_near or one.is_near
@@ -236,13 +245,8 @@ class Slices:
                 one.denied_at = now
             if one.idle > lease:
                 one.granted, one.idle = used + lease, lease
-            one.has_changed = False
+            one.has_changed = one.asked is not None
             return to_usd(used + lease), to_usd(used)
-
-    def find_limit(self, key: CounterKey) -> Decimal:
-        """Return the limit that settle_lease() leases for."""
-        one = self.slices[key]
-        return one.limit if one.asked is None else one.asked
 
     def grant(self, granted: Mapping[CounterKey, Decimal]) -> None:
         """Let requests take from the amount that the database has leased."""

@@ -110,8 +110,9 @@ class RateSlice:
 
 @dataclass(frozen=True, slots=True)
 class RateLease:
-    """A lease that a transaction makes: `kept` of its `units` can be taken already; `open` are the streams."""
+    """A lease that a transaction makes for a limit: `kept` of its `units` can be taken already; `open` are streams."""
 
+    limit: int
     units: int
     kept: int
     open: int
@@ -208,7 +209,7 @@ class RateSlices:
             claim = RateClaim(project_id, subject, RateUnit(unit), one.limit, lease)
             # Those that are kept are of this claim from now on; forget() if the transaction fails.
             one.number = buckets.take(claim) if lease else 0
-            return RateLease(lease, kept, one.open)
+            return RateLease(one.limit, lease, kept, one.open)
 
     def grant(self, leases: Mapping[BucketKey, RateLease], leased_at: float) -> None:
         """Let requests take the units that a transaction has leased, which began at `leased_at` (monotonic)."""
@@ -216,7 +217,8 @@ class RateSlices:
             for key, lease in leases.items():
                 one = self.slices[key]
                 one.idle += lease.units - lease.kept
-                one.valid_until = leased_at + _VALID_S
+                if one.limit == lease.limit:  # else the next sync gives them back
+                    one.valid_until = leased_at + _VALID_S
 
     def return_idle(self, keys: Iterable[BucketKey]) -> bool:
         """Give everything back with the next sync; return True if there may be anything.
