@@ -22,7 +22,8 @@ from tornado_proxy.ledger.writer.process_locks import ProcessLocks
 
 _SELECT_WRITERS = (
     "SELECT writer FROM budget_leases UNION SELECT writer FROM leased_requests "
-    "UNION SELECT writer FROM budget_reservations WHERE state = 'open' UNION SELECT writer FROM rate_leases"
+    "UNION SELECT writer FROM budget_reservations WHERE state = 'open' "
+    "UNION SELECT writer FROM rate_claims UNION SELECT writer FROM rate_leases"
 )
 
 
@@ -42,17 +43,19 @@ class DeadProcesses:
         writers = (found | leasing.list_unheld_writers()) - {self._locks.writer_id}
         now = time.monotonic()
         self._dead_since = {
-            writer: min(self._dead_since.get(writer, now), self._find_certain(writer))
-            for writer in writers
-            if self._liveness.is_dead(writer)
+            writer: self._dead_since.get(writer, now) for writer in writers if self._liveness.is_dead(writer)
         }
-        for writer, since in self._dead_since.items():
-            if now - since >= self._liveness.grace_s and not self._has_files(writer):
+        for writer in self._dead_since:
+            if self.is_certain(writer) and not self._has_files(writer):
                 self._free(writer, folding, leasing, rates)
 
-    def _find_certain(self, writer: str) -> float:
-        """Return the begin of all times for a process that has certainly died, else the end."""
-        return float("-inf") if self._locks.has_died_here(writer) else float("inf")
+    def is_certain(self, writer: str) -> bool:
+        """Return True if a process has died, and has not only lost its connection."""
+        if not self._liveness.is_dead(writer):
+            return False
+        now = time.monotonic()
+        has_been_dead = now - self._dead_since.get(writer, now) >= self._liveness.grace_s
+        return has_been_dead or self._locks.has_died_here(writer)
 
     def _free(self, writer: str, folding: Folding, leasing: Leasing, rates: Rates) -> None:
         with self._liveness.hold_dead(writer) as is_dead:
@@ -61,7 +64,7 @@ class DeadProcesses:
                 folding.free_orphans(writer)
                 leasing.free(writer, folding.read_kinds(), hold=folding.hold)
                 with self._budgets.transaction():
-                    rates.free_leases({writer})
+                    rates.free_streams_of_dead(writer.__eq__)
 
     def _has_files(self, writer: str) -> bool:
         """Return True if records of a process are in files of this machine that the ledger does not have yet."""

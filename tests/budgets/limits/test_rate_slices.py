@@ -27,7 +27,6 @@ from tornado_proxy.budgets.limits.token_bucket import UNIT_DEBT, TokenBucket
 from tornado_proxy.budgets.store import BudgetStore
 from tornado_proxy.domain.budgets.rate_limits import RateClaim, RateRefusal, RateUnit
 from tornado_proxy.ledger.database import StoreError
-from tornado_proxy.ledger.postgres.process_locks import PostgresProcessLocks
 
 REQUESTS = claim(RateUnit.REQUESTS, 6000)
 STREAMS = claim(RateUnit.STREAMS, 100)
@@ -170,6 +169,7 @@ def test_streams_of_slices_count_until_they_end(budgets: BudgetsUnderTest, store
     assert budgets.store.rates.count_streams() == {("project-a", ""): 0}
 
 
+@pytest.mark.usefixtures("no_grace")
 def test_streams_of_a_dead_process_that_had_leased_are_freed(
     budgets: BudgetsUnderTest, store: BudgetStore, slices: Slices
 ) -> None:
@@ -184,15 +184,13 @@ def test_streams_of_a_dead_process_that_had_leased_are_freed(
     assert not budgets.store.free_streams()
 
 
-def test_leases_of_a_dead_process_are_forgotten(
-    budgets: BudgetsUnderTest, store: BudgetStore, slices: Slices, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.usefixtures("no_grace")
+def test_leases_of_a_dead_process_are_forgotten(budgets: BudgetsUnderTest, store: BudgetStore, slices: Slices) -> None:
     lease(store, slices, REQUESTS, STREAMS)
     keys = list(slices.rates.slices)
     assert budgets.store.rate_leasing.recall(keys)
     budgets.kill(store)
 
-    monkeypatch.setattr(PostgresProcessLocks, "grace_s", 0.0)
     budgets.store.free_dead()
 
     assert budgets.store.rate_leasing.is_answered(keys)

@@ -17,6 +17,7 @@ from tornado_proxy.domain.budgets.rate_limits import RateClaim, RateRefusal, Rat
 from tornado_proxy.domain.budgets.reservation import BudgetedSpender, Reservation
 from tornado_proxy.domain.budgets.spender import Spender
 from tornado_proxy.domain.cost import CostBound
+from tornado_proxy.ledger.postgres import process_locks
 
 SPENDER = Spender("project-a", participant="ada")
 
@@ -126,6 +127,7 @@ def test_work_that_runs_is_counted_although_a_limit_is_reached(budgets: BudgetsU
     assert 60 - (time.monotonic() - began) <= refusal.state.wait_s <= 60
 
 
+@pytest.mark.usefixtures("no_grace")
 def test_streams_of_a_dead_process_are_freed(budgets: BudgetsUnderTest) -> None:
     dead = budgets.open("dead")
     budgets.kill(dead)
@@ -134,6 +136,28 @@ def test_streams_of_a_dead_process_are_freed(budgets: BudgetsUnderTest) -> None:
     assert budgets.store.free_streams()
     assert take(budgets.store, "r2", claim(RateUnit.STREAMS, 1)) is None
     assert not budgets.store.free_streams()  # its own are not freed
+
+
+@pytest.mark.parametrize("new_budgets", ["postgresql"], indirect=True)
+def test_streams_of_a_process_that_connects_again_are_not_freed(
+    budgets: BudgetsUnderTest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    living = budgets.open("living")
+    assert take(living, "r1", claim(RateUnit.STREAMS, 1)) is None
+    with living._databases.locks.hold_opening_lock():
+        living._databases.locks.register()  # its lock file: it lives on this machine
+
+    # The server restarts, and frees all locks.
+    living._databases.liveness.release()
+
+    assert not budgets.store.free_streams()
+    budgets.store.free_dead()
+    assert not budgets.store.free_streams()
+    assert take(budgets.store, "r2", claim(RateUnit.STREAMS, 1)) is not None
+    # It has not connected again for long.
+    monkeypatch.setattr(process_locks, "_GRACE_S", 0.0)
+    budgets.store.free_dead()
+    assert budgets.store.rates.count_streams() == {("project-a", ""): 0}
 
 
 @pytest.mark.parametrize("used", [{}, {RateUnit.TOKENS: 900}, {RateUnit.TOKENS: 5000}])

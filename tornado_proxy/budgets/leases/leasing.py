@@ -182,9 +182,9 @@ class Leasing:
         """Ask the other processes for the idle parts of their slices; return False if none has a slice."""
         if not any(self._budgets.fetch_rows(_SELECT_OTHERS, (self._writer_id, *key.values)) for key in keys):
             return False
-        with self._budgets.transaction():
-            for key in sorted(keys):
-                self._budgets.run(_RECALL, (self._writer_id, *key.values))
+        # Each by itself: with several rows locked, it and _renew() could wait for each other.
+        for key in keys:
+            self._budgets.run(_RECALL, (self._writer_id, *key.values))
         return True
 
     def is_answered(self, keys: Iterable[CounterKey]) -> bool:
@@ -301,7 +301,7 @@ class Leasing:
         if rows and rows[0][1]:
             self._slices.return_idle([key])  # another process has asked since sync() has looked
         others = reserved - Decimal(str(rows[0][0]) if rows else "0")
-        left = self._slices.find_limit(key) - settled - others
+        left = self._slices.begin_lease(key) - settled - others
         amount, used = self._slices.settle_lease(key, left, now)
         figures[1] = others + amount
         if amount:

@@ -68,11 +68,9 @@ class RateLeasing:
 
     def recall(self, keys: Iterable[BucketKey]) -> bool:
         """Ask the other processes for what they have of limits; return False if none has anything."""
-        held = [key for key in sorted(keys) if self._db.fetch_rows(_SELECT_OTHERS, (self._writer_id, *key))]
-        if held:
-            with self._db.transaction():
-                for key in held:
-                    self._db.run(_RECALL, (self._writer_id, *key))
+        held = [key for key in keys if self._db.fetch_rows(_SELECT_OTHERS, (self._writer_id, *key))]
+        for key in held:
+            self._db.run(_RECALL, (self._writer_id, *key))
         return bool(held)
 
     def is_answered(self, keys: Iterable[BucketKey]) -> bool:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from tornado_proxy.budgets.limits.token_bucket import UNIT_DEBT, TokenBucket, decode_bucket
@@ -116,11 +116,16 @@ class Rates:
 
     def end(self, ends: Iterable[RateEnd]) -> None:
         """Give back what requests have taken and not used.  No effect on requests that have ended before."""
+        self._give_back(ends, ())
+
+    def _give_back(self, ends: Iterable[RateEnd], leased: Sequence[RateClaim]) -> None:
+        """End requests, and free leased streams, with all buckets locked at once."""
         # Sorted for the same reason as in lock().
         in_order = sorted(ends, key=lambda ended: ended.request_id)
         found = [(ended, *self._read_claims(ended.request_id)) for ended in in_order]
-        claims = [claim for _, taken, _ in found for claim in taken]
-        buckets = self.lock(claims)
+        buckets = self.lock([*leased, *(claim for _, taken, _ in found for claim in taken)])
+        for claim in leased:
+            buckets.change_streams(claim, -claim.units)
         for ended, taken, numbers in found:
             for claim, number in zip(taken, numbers, strict=True):
                 used = ended.used.get(claim.unit, claim.units)
@@ -130,29 +135,24 @@ class Rates:
         self.write(buckets)
 
     def free_streams_of_dead(self, is_dead: Callable[[str], bool]) -> bool:
-        """End the requests of processes that have died; return True if there were any."""
+        """End the requests of processes that have died, and free their leases; return True if there were any.
+
+        Of what they had leased the streams are freed; other units drain.
+        """
         rows = [(str(request_id), str(writer)) for request_id, writer in self._db.fetch_rows(_SELECT_ALL_CLAIMS)]
-        writers = {writer for _, writer in rows} | {str(row[0]) for row in self._db.fetch_rows(_SELECT_LEASES)}
+        leases = self._db.fetch_rows(_SELECT_LEASES)
+        writers = {writer for _, writer in rows} | {str(row[0]) for row in leases}
         dead = {writer for writer in writers if is_dead(writer)}
         lost = [RateEnd(request_id, STREAM_ENDED) for request_id, writer in rows if writer in dead]
-        self.end(lost)
-        self.free_leases(dead)
-        return bool(dead)
-
-    def free_leases(self, dead: Collection[str]) -> None:
-        """Free the streams that dead processes had leased, those under way too; other units drain."""
-        rows = [row for row in self._db.fetch_rows(_SELECT_LEASES) if row[0] in dead]
-        claims = [
+        streams = [
             RateClaim(str(project_id), str(subject), RateUnit.STREAMS, 1, int(str(units)))
-            for _, project_id, subject, unit, units in rows
-            if unit == RateUnit.STREAMS
+            for writer, project_id, subject, unit, units in leases
+            if writer in dead and unit == RateUnit.STREAMS
         ]
-        buckets = self.lock(claims)
-        for claim in claims:
-            buckets.change_streams(claim, -claim.units)
-        self.write(buckets)
-        for writer in sorted({str(row[0]) for row in rows}):
+        self._give_back(lost, streams)
+        for writer in sorted(dead):
             self._db.run(_DELETE_LEASES, (writer,))
+        return bool(dead)
 
     def count_streams(self) -> dict[tuple[str, str], int]:
         """Return the number of streams by project and subject."""
