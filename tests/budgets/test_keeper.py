@@ -18,12 +18,14 @@ from tests.budgets.keepers import PLAN, WAIT_S, figures, open_keeper, wait_for_f
 from tornado_proxy.budgets import deciding, schedule
 from tornado_proxy.budgets.keeper import BudgetKeeper, BudgetLedger, BudgetListeners
 from tornado_proxy.budgets.limits.rates import STREAM_ENDED
+from tornado_proxy.budgets.store import BudgetStore
 from tornado_proxy.domain.budgets.budget import Budget
 from tornado_proxy.domain.budgets.budget_limits import BudgetLimits
 from tornado_proxy.domain.budgets.rate_limits import RateClaim, RateUnit
 from tornado_proxy.domain.budgets.refusal import Refusal
 from tornado_proxy.domain.budgets.warning import BudgetWarning
 from tornado_proxy.domain.errors import LedgerUnavailable
+from tornado_proxy.ledger.database import StoreError
 from tornado_proxy.ledger.writer.process_locks import ProcessLocks
 
 BUDGET = Budget(MONTH, Decimal(1))
@@ -185,6 +187,64 @@ def test_alert_that_its_process_did_not_store_is_reported_by_another_one(
 
     asyncio.run(run())
     assert found[0].threshold == 80
+
+
+def test_warning_of_the_last_records_is_reported_when_the_process_ends(budgets: BudgetsUnderTest) -> None:
+    found: list[BudgetWarning] = []
+
+    async def run() -> None:
+        async with open_keeper(budgets, BudgetListeners(warning=found.append)) as keeper:
+            keeper.watch(BudgetLimits({CALLER.project_id: (BUDGET,)}))
+            await keeper.read(lambda store: store.folding.fold())
+            await asyncio.to_thread(budgets.write, record("a", "0.9", at=now()))
+
+    asyncio.run(run())
+    assert [warning.threshold for warning in found] == [80]
+
+
+def test_warning_is_reported_although_the_database_fails_then(
+    budgets: BudgetsUnderTest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found: list[BudgetWarning] = []
+    sync_leases = BudgetStore.sync_leases
+
+    def fail_after_a_warning(self: BudgetStore) -> None:
+        if self.folding.list_untold(now()):
+            monkeypatch.setattr(BudgetStore, "sync_leases", sync_leases)
+            raise StoreError("the server has stopped")
+        sync_leases(self)
+
+    monkeypatch.setattr(BudgetStore, "sync_leases", fail_after_a_warning)
+
+    async def run() -> None:
+        async with open_keeper(budgets, BudgetListeners(warning=found.append)) as keeper:
+            keeper.watch(BudgetLimits({CALLER.project_id: (BUDGET,)}))
+            await keeper.read(lambda store: store.folding.fold())
+            await asyncio.to_thread(budgets.write, record("a", "0.9", at=now()))
+
+            async def is_found() -> bool:
+                return bool(found)
+
+            await wait_until(is_found)
+
+    asyncio.run(run())
+    assert [warning.threshold for warning in found] == [80]
+    assert BudgetStore.sync_leases is sync_leases, "nothing failed"
+
+
+def test_units_of_a_request_that_was_not_sent_are_free_for_the_next_one(budgets: BudgetsUnderTest) -> None:
+    one = RateClaim("project-a", "", RateUnit.STREAMS, 1, 1)
+
+    async def run() -> list[Refusal | None]:
+        async with open_keeper(budgets) as keeper:
+            refusals = []
+            for number in range(20):
+                reserving = structs.replace(reservation(f"r{number}", "0", at=now()), claims=(one,))
+                refusals.append(await keeper.reserve(reserving))
+                keeper.release(reserving.request_id)
+            return refusals
+
+    assert asyncio.run(run()) == [None] * 20
 
 
 def test_units_of_a_request_that_has_ended_are_free_for_the_next_one(budgets: BudgetsUnderTest) -> None:

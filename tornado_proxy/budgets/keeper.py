@@ -17,7 +17,7 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, TypeVar
@@ -46,6 +46,7 @@ from tornado_proxy.observability import metrics
 _log = logging.getLogger(__name__)
 
 _Result = TypeVar("_Result")
+_Found = TypeVar("_Found")
 
 #: Seconds between two comparisons with the ledger; more if one takes long, so that it is a small part of the CPU time.
 _COMPARE_S = 300.0
@@ -280,14 +281,6 @@ class BudgetKeeper:
         store.folding.limits = self._limits
         store.folding.begin_warning_check(datetime.now(UTC))
 
-    def _report(self, warnings: list[BudgetWarning], untold: list[BudgetWarning], brakes: list[Brake]) -> None:
-        for warning in warnings:
-            self._listeners.warning(warning)
-        for warning in untold:
-            self._listeners.untold(warning)
-        for brake in brakes:
-            self._listeners.brake(brake)
-
     # In the thread.
 
     def _run(self, first: BudgetStore) -> None:
@@ -305,13 +298,13 @@ class BudgetKeeper:
                 self._serve(store, work)
                 schedule.run(store)
                 self._note_success()
-                found = (store.folding.take_warnings(), schedule.find_untold(store), schedule.find_brakes(store))
-                if any(found):
-                    with contextlib.suppress(RuntimeError):  # the loop is closed
-                        self._running_loop.call_soon_threadsafe(self._report, *found)
+                self._tell(self._listeners.warning, store.folding.take_warnings())
+                self._tell(self._listeners.untold, schedule.find_untold(store))
+                self._tell(self._listeners.brake, schedule.find_brakes(store))
             except Exception as error:  # noqa: BLE001  # the thread survives every fault and connects again
                 self._fail(work, error)
                 if store is not None:
+                    self._tell(self._listeners.warning, store.folding.take_warnings())
                     store.close()
                 store = None
                 time.sleep(0 if work.is_last else _RETRY_S)
@@ -319,26 +312,31 @@ class BudgetKeeper:
             # Otherwise the other processes give it back when they find this one dead.
             with contextlib.suppress(StoreError):
                 store.give_back()
+            self._tell(self._listeners.warning, store.folding.take_warnings())
             store.close()
 
     def _serve(self, store: BudgetStore, work: Work) -> None:
-        # First: the next request of a client that has read a response to its end may need the units of that one.
+        # First: the next request of a client whose last one has ended, or was not sent, may need the units of that one.
         if work.ended:
             store.end(work.ended)
             work.ended.clear()
+        if work.released:
+            store.release(work.released)
+            work.released.clear()
         if self.slices.rates.is_short:
             store.rate_leasing.sync()
         self._decisions.retry(store, is_last=work.is_last)
         if work.reserves:
             self._decisions.decide(store, work.reserves, is_last=work.is_last)
             work.reserves.clear()
-        # After the reservations: a request that is cancelled while it waits releases what it has reserved since.
-        if work.released:
-            store.release(work.released)
-            work.released.clear()
         while work.reads:
             self._answer([(work.reads[0].done, work.reads[0].query(store))])
             del work.reads[0]
+
+    def _tell(self, listener: Callable[[_Found], None], found: Iterable[_Found]) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed
+            for one in found:
+                self._running_loop.call_soon_threadsafe(listener, one)
 
     def _answer(self, results: list[tuple[asyncio.Future[Any], Any]]) -> None:
         with contextlib.suppress(RuntimeError):  # the loop is closed
