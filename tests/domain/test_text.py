@@ -7,7 +7,7 @@ from decimal import Decimal
 
 import pytest
 
-from tornado_proxy.domain.text import format_decimal, format_time
+from tornado_proxy.domain.text import format_decimal, format_sum, format_time
 
 
 @pytest.mark.parametrize(
@@ -33,3 +33,18 @@ def test_time_is_rfc_3339_in_utc_with_milliseconds(time: datetime, text: str) ->
 )
 def test_decimal_has_no_exponent(value: str, text: str) -> None:
     assert format_decimal(Decimal(value)) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ("0.000000150000", "0.00000015"),
+        ("0E-12", "0"),
+        ("10.00", "10"),
+        ("1E+3", "1000"),
+        ("-0.50", "-0.5"),
+        ("7", "7"),
+    ],
+)
+def test_sum_has_no_zeros_at_its_end(value: str, text: str) -> None:
+    assert format_sum(Decimal(value)) == text

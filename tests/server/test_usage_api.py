@@ -27,6 +27,7 @@ from tests.harness import (
     running_proxy,
 )
 from tests.server.meshagent_client import RoomException, usage_client
+from tornado_proxy.domain.text import format_sum
 from tornado_proxy.simulator import Simulator, running_simulator
 
 PATH = f"/accounts/projects/{PROJECT}/llm-proxy/usage"
@@ -76,12 +77,16 @@ def test_caller_reads_its_own_usage_to_the_last_digit(proxy: ProxyProcess) -> No
     own = [
         record for record in proxy.read_records() if record["participant"] == "ada" and record["project_id"] == PROJECT
     ]
-    items = [(record["provider"], item["type"], item["amount"]) for record in own for item in record["line_items"]]
+    items = [
+        (record["provider"], item["type"], format_sum(Decimal(item["amount"])))
+        for record in own
+        for item in record["line_items"]
+    ]
     assert sorted((row["provider"], row["type"], row["total"]) for row in rows(response)) == sorted(items)
     assert {row["model"] for row in rows(response)} == {"gpt-4o-mini", "claude-haiku-4-5"}
     assert response.json()["summary"] == {
         "requests": 2,
-        "total": str(sum(Decimal(record["total"]) for record in own)),
+        "total": format_sum(sum((Decimal(record["total"]) for record in own), Decimal(0))),
         "currency": "USD",
         "unsettled_requests": 0,
         "pending_requests": 0,

@@ -13,8 +13,8 @@ from urllib.parse import urlencode
 
 from tornado_proxy.api.usage_query import MAX_ROWS, UsageRequest
 from tornado_proxy.domain.errors import BadRequest
+from tornado_proxy.domain.text import format_sum
 from tornado_proxy.ledger.reports.usage import GroupRow, UsageQuery, UsageResult, UsageRow
-from tornado_proxy.ledger.rows import format_decimal
 from tornado_proxy.wire.csv_cells import write_members
 
 #: Members that the proxy itself writes; the text of all others can come from a client.
@@ -75,7 +75,7 @@ def _json(result: UsageResult, rows: Sequence[UsageRow | GroupRow], cursor: str 
         "next_cursor": cursor,
         "summary": {
             "requests": result.requests,
-            "total": format_decimal(result.total),
+            "total": format_sum(result.total),
             "currency": "USD",
             "unsettled_requests": result.unsettled,
             "pending_requests": result.pending,
@@ -107,9 +107,9 @@ def _row_members(row: UsageRow | GroupRow, query: UsageQuery) -> dict[str, objec
 def _group_members(row: GroupRow) -> dict[str, object]:
     return {
         "requests": row.requests,
-        "subtotal": format_decimal(row.subtotal),
-        "surcharge": format_decimal(row.surcharge),
-        "total": format_decimal(row.total),
+        "subtotal": format_sum(row.subtotal),
+        "surcharge": format_sum(row.surcharge),
+        "total": format_sum(row.total),
         "unsettled": row.unsettled,
         "pending": row.pending,
     }
@@ -121,7 +121,7 @@ def _item_members(row: UsageRow) -> dict[str, object]:
         "model": row.model,
         "type": row.type,
         "requests": row.requests,
-        "quantity": format_decimal(row.quantity),
-        "unpriced_quantity": format_decimal(row.unpriced),
-        "total": format_decimal(row.total),
+        "quantity": format_sum(row.quantity),
+        "unpriced_quantity": format_sum(row.unpriced),
+        "total": format_sum(row.total),
     }

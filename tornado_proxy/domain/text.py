@@ -28,6 +28,12 @@ def format_decimal(value: Decimal) -> str:
     return text if "E" not in text else f"{value:f}"
 
 
+def format_sum(value: Decimal) -> str:
+    """Return the digits of a sum without zeros at the end, whose number depends on what was added up, and how."""
+    text = format_decimal(value)
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
 def count_noun(number: int, noun: str) -> str:
     """Return a number and its noun: "1 day", "2 days"."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 
+from tornado_proxy.domain.text import format_sum
 from tornado_proxy.ledger.reports.records_query import UsageSum
-from tornado_proxy.ledger.rows import format_decimal
 
 #: Members that the ledger stores as JSON text.
 _JSON_MEMBERS = ("usage", "line_items", "provider_key_ids", "labels")
@@ -35,9 +35,9 @@ def sum_members(usage_sum: UsageSum) -> dict[str, object]:
     """Return the values of SUM_COLUMNS; amounts are decimals as text."""
     return {
         "requests": usage_sum.requests,
-        "subtotal": format_decimal(usage_sum.subtotal),
-        "surcharge": format_decimal(usage_sum.surcharge),
-        "total": format_decimal(usage_sum.total),
+        "subtotal": format_sum(usage_sum.subtotal),
+        "surcharge": format_sum(usage_sum.surcharge),
+        "total": format_sum(usage_sum.total),
         "unsettled": usage_sum.unsettled,
         "pending": usage_sum.pending,
     }

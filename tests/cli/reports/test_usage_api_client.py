@@ -14,6 +14,7 @@ from click.testing import CliRunner, Result
 
 from tests.harness import PROJECT, ProxyProcess, mint, running_proxy
 from tornado_proxy.cli import main
+from tornado_proxy.domain.text import format_sum
 from tornado_proxy.simulator import Simulator, running_simulator
 
 
@@ -35,7 +36,10 @@ def usage(proxy: ProxyProcess, *arguments: str, token: str | None = None) -> Res
 
 def test_own_usage_is_printed_row_by_row(proxy: ProxyProcess) -> None:
     (record,) = proxy.read_records()
-    items = [(item["type"], item["quantity"], item["amount"]) for item in record["line_items"]]
+    items = [
+        (item["type"], format_sum(Decimal(item["quantity"])), format_sum(Decimal(item["amount"])))
+        for item in record["line_items"]
+    ]
 
     lines = usage(proxy, "--format", "jsonl", "--since", "1h").stdout.splitlines()
     listed = json.loads(usage(proxy, "--format", "json").stdout)
