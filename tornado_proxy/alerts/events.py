@@ -26,9 +26,9 @@ class AlertEvents:
         project = self._find_project_name(warning.counter.project_id)
         self._sender.tell(make_budget_alert(warning, project, datetime.now(UTC)), on_stored)
 
-    def spend_brake(self, brake: Brake, stop: Stop) -> None:
-        """Tell of a stop that a spend brake has made."""
-        self._sender.tell(make_brake_alert(brake, stop, self._find_project_name(brake.project_id)))
+    def spend_brake(self, brake: Brake, stop: Stop, on_stored: Callable[[], None]) -> None:
+        """Tell of a stop that a spend brake has made; `on_stored` is called when the alert cannot be lost."""
+        self._sender.tell(make_brake_alert(brake, stop, self._find_project_name(brake.project_id)), on_stored)
 
     def key_set_aside(self, aside: KeySetAside) -> None:
         """Tell of a provider key that is not used for a time."""

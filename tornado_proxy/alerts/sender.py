@@ -115,7 +115,8 @@ class AlertSender:
     async def _run_once(self) -> None:
         settings = self._find_settings()
         if not settings.webhooks:
-            self._queue.clear()
+            while self._queue:
+                self._queue.popleft()[1]()
             return
         if asyncio.get_running_loop().time() >= self._minute_at:
             self._minute_at = asyncio.get_running_loop().time() + _MINUTE_S

@@ -100,6 +100,22 @@ def test_spent_budget_is_402_until_the_end_of_its_period() -> None:
     asyncio.run(run())
 
 
+def test_refusal_is_not_used_for_the_next_period() -> None:
+    async def run() -> None:
+        gateway = await open_gateway(BUDGET)
+        refused = refusal("500")
+        end = datetime.now(UTC) + timedelta(milliseconds=100)
+        interval = Interval(end - timedelta(hours=1), end)
+        gateway.keeper.refusal = replace(refused, counter=replace(refused.counter, interval=interval))
+        assert isinstance(await admit(gateway), BudgetExceeded)
+        gateway.keeper.refusal = None
+        await asyncio.sleep(0.15)
+
+        assert await admit(gateway) is None
+
+    asyncio.run(run())
+
+
 def test_spent_budget_names_all_decimals_of_its_limit_and_when_a_higher_one_returns() -> None:
     async def run() -> None:
         soon = datetime(2026, 11, 28, 12, 30, tzinfo=UTC)

@@ -1,13 +1,14 @@
 """Stops those who spend more in a minute than their limit, as an operator's `stop` does; one process makes each stop.
 
     a record is counted ──> limits.usd_per_minute is passed ──> noted in the database (budgets/brakes.py)
-                                                                   └──> here: the stop, then the note is deleted
+                                                                   └──> here: the stop, its alert, the note is deleted
 
-A process that dies in between leaves the note to the others.
+A process that dies in between leaves the note to the others.  The alert of a stop is sent once, whoever tells of it.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable
 
@@ -34,9 +35,12 @@ class SpendBrakes:
         self,
         state: StateWatcher,
         budgets: BudgetGate,
-        on_stop: Callable[[Brake, Stop], None] = lambda brake, stop: None,
+        on_stop: Callable[[Brake, Stop, Callable[[], None]], None] = lambda brake, stop, on_stored: on_stored(),
     ) -> None:
-        """Keep the state and the budgets; `on_stop` is called on the event loop for each stop that is made here."""
+        """Keep the state and the budgets.
+
+        `on_stop` is called on the event loop for each stop, and calls its last argument when the alert is stored.
+        """
         self._state = state
         self._budgets = budgets
         self._on_stop = on_stop
@@ -50,7 +54,11 @@ class SpendBrakes:
 
     async def _apply(self, brake: Brake) -> None:
         try:
-            await self._make_stop(brake)
+            stop = await self._make_stop(brake)
+            if stop is not None:
+                stored = asyncio.Event()
+                self._on_stop(brake, stop, stored.set)
+                await stored.wait()
             await self._budgets.forget_brake(brake.id)
         except LedgerUnavailable as error:
             # The note is still there, and is found again a second later.
@@ -58,15 +66,17 @@ class SpendBrakes:
         finally:
             self._under_way.discard(brake.id)
 
-    async def _make_stop(self, brake: Brake) -> None:
+    async def _make_stop(self, brake: Brake) -> Stop | None:
+        """Return the stop; None if it was lifted already, or another stop has the same effect."""
+        stop_id = f"stop_{brake.id}"
         target = StopTarget(brake.project_id, brake.participant)
         reason = f"{format_usd(brake.spent)} USD spent in a minute, the limit is {brake.limit:f}"
         try:
-            stop = await self._state.change(
-                lambda store: stops.make(store, ACTOR, target, reason, stop_id=f"stop_{brake.id}")
-            )
+            stop = await self._state.change(lambda store: stops.make(store, ACTOR, target, reason, stop_id=stop_id))
         except BadRequest:
-            return  # it is stopped already, by another process or by an operator
+            # By an operator, by another process, which may have died since, or by this one, whose COMMIT has failed.
+            made = await self._state.read(stops.list_stops)
+            return next((stop for stop in made if stop.id == stop_id), None)
         metrics.BRAKE_STOPS.inc()
         _log.warning(
             "spend brake applied",
@@ -78,4 +88,4 @@ class SpendBrakes:
                 "limit_usd": f"{brake.limit:f}",
             },
         )
-        self._on_stop(brake, stop)
+        return stop

@@ -337,9 +337,12 @@ class BudgetGate:
         self, key: tuple[Spender, tuple[Budget, ...]], refusal: BudgetRefusal, context: RequestContext[Endpoint]
     ) -> RequestError:
         error = make_budget_error(refusal, context)
-        # Whatever a further request can cost, a limit that is reached refuses it.
+        # Whatever a further request can cost, a limit that is reached refuses it until its period ends.
         if refusal.counter.settled >= refusal.budget.limit:
-            self._refusals[key] = (time.monotonic() + _REFUSAL_KEPT_S, error)
+            kept_s = _REFUSAL_KEPT_S
+            if refusal.ends_at is not None:
+                kept_s = min(kept_s, (refusal.ends_at - datetime.now(UTC)).total_seconds())
+            self._refusals[key] = (time.monotonic() + kept_s, error)
             if len(self._refusals) > _MAX_KEPT_REFUSALS:
                 self._refusals.popitem(last=False)
         return error
