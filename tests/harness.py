@@ -48,7 +48,7 @@ ROOT = Path(__file__).parent.parent
 
 #: Seconds.  Every step of a test takes far less, also on a busy machine; pytest's own limit is 120 s, so a test that
 #: waits in vain fails with a message of its own.
-TIMEOUT_S = 30
+TIMEOUT_S = 60
 
 #: Seconds between two checks of a condition in another process, which sends no event.
 POLL_S = 0.02

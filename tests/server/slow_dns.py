@@ -32,8 +32,8 @@ from tornado_proxy.simulator import running_simulator
 
 CONNECT_TIMEOUT_S = 2
 
-#: Seconds.  The system's resolver repeats its query after five seconds, which would end a longer delay.
-MAX_DELAY_S = 4.5
+#: Seconds for which a name is delayed at most, and after which the system's resolver repeats a query.
+MAX_DELAY_S, RESOLVER_TIMEOUT_S = 20, 30
 
 CALLERS = 40
 SLOW_NAME = "slow.example"
@@ -68,7 +68,7 @@ class NameServer:
 def running_name_server(folder: Path) -> Iterator[NameServer]:
     """Serve names on the loopback of this namespace, and configure the system's resolver to use it."""
     subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
-    (folder / "resolv.conf").write_text("nameserver 127.0.0.1\n")
+    (folder / "resolv.conf").write_text(f"nameserver 127.0.0.1\noptions timeout:{RESOLVER_TIMEOUT_S}\n")
     subprocess.run(["mount", "--bind", str(folder / "resolv.conf"), "/etc/resolv.conf"], check=True)
     server = NameServer()
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
@@ -89,7 +89,6 @@ class Scenarios:
         """Return the facts of each scenario.  The order matters: libcurl caches a resolved name for a minute."""
         return {
             "disconnect": await self.disconnect(),
-            "timeout": await self.timeout(),
             "http": await self.http(),
             "websocket": await self.websocket(),
         }
@@ -167,11 +166,25 @@ class Scenarios:
             return kind
 
 
-async def run_scenarios(proxy: ProxyProcess, names: NameServer) -> dict[str, Any]:
+@contextlib.asynccontextmanager
+async def open_scenarios(proxy: ProxyProcess, names: NameServer) -> AsyncIterator[Scenarios]:
+    """Yield the scenarios of one server."""
     headers = {"Authorization": f"Bearer {mint()}"}
     limits = httpx.Limits(max_connections=200)
     async with httpx.AsyncClient(headers=headers, timeout=TIMEOUT_S, limits=limits) as client:
-        return await Scenarios(proxy, names, client).run_all()
+        yield Scenarios(proxy, names, client)
+
+
+async def run_all(proxy: ProxyProcess, names: NameServer) -> dict[str, Any]:
+    """Return the facts of a server that waits for a name as long as it takes."""
+    async with open_scenarios(proxy, names) as scenarios:
+        return await scenarios.run_all()
+
+
+async def run_timeout(proxy: ProxyProcess, names: NameServer) -> dict[str, Any]:
+    """Return the facts of a server that waits for CONNECT_TIMEOUT_S."""
+    async with open_scenarios(proxy, names) as scenarios:
+        return {"timeout": await scenarios.timeout()}
 
 
 def main() -> None:
@@ -182,9 +195,12 @@ def main() -> None:
             "openai": {"base_url": f"http://{SLOW_NAME}:{port}", "api_key": {"env": "TEST_OPENAI_KEY"}},
             "anthropic": {"base_url": f"http://fast.example:{port}", "api_key": {"env": "TEST_ANTHROPIC_KEY"}},
         }
-        streams = {"connect_timeout_s": CONNECT_TIMEOUT_S, "on_client_disconnect": "cancel"}
-        with running_proxy(folder, url, providers=providers, streams=streams) as proxy:
-            facts = asyncio.run(run_scenarios(proxy, names))
+        brief = {"connect_timeout_s": CONNECT_TIMEOUT_S}
+        with running_proxy(folder, url, providers=providers, streams=brief) as proxy:
+            facts = asyncio.run(run_timeout(proxy, names))
+        patient = {"connect_timeout_s": RESOLVER_TIMEOUT_S, "on_client_disconnect": "cancel"}
+        with running_proxy(folder, url, providers=providers, streams=patient) as proxy:
+            facts |= asyncio.run(run_all(proxy, names))
             chats = [record for record in proxy.read_records() if record["endpoint"] == "/v1/chat/completions"]
             facts["disconnected"] = [record["basis"] for record in chats if record["outcome"] == "client_closed"]
             print(json.dumps(facts))  # noqa: T201  # to the test
