@@ -18,7 +18,7 @@ from tests.ledger.conftest import LedgerUnderTest, open_test_database
 from tests.ledger.memory_ledger import MemoryLedger, MemoryStore
 from tests.ledger.sample_records import COST, START, make_intent, make_record, read_rows
 from tornado_proxy.domain.attribution import Attribution
-from tornado_proxy.domain.cost import Cost
+from tornado_proxy.domain.cost import Cost, StatedBound
 from tornado_proxy.domain.errors import LedgerUnavailable
 from tornado_proxy.domain.identity import Caller, KeyId
 from tornado_proxy.domain.record import ObjectOwner, Outcome, PendingRequest, RequestIntent, Settlement
@@ -110,6 +110,29 @@ class TestLedger:
         assert (row["request_id"], row["basis"], row["outcome"]) == ("r1", "unsettled", "crashed")
         assert (row["model"], row["model_requested"], row["status"]) == (None, "gpt-5.4", None)
         assert row["line_items"] == "[]"
+
+    def test_intent_that_is_begun_again_is_one_request(
+        self, make: Make, records: Callable[[], list[dict[str, Any]]]
+    ) -> None:
+        async def run() -> None:
+            ledger = make()
+            await ledger.open()
+            for total in ("0.1", "0.5"):
+                await ledger.begin(make_intent("r1", bound=StatedBound(total, total)))
+            await ledger.finish(make_record(make_intent("r1", bound=StatedBound("0.5", "0.5"))))
+            for total in ("0.1", "0.5"):
+                await ledger.begin(make_intent("r2", bound=StatedBound(total, total)))
+            await ledger.close()
+            again = make()
+            await again.open()
+            await again.close()
+
+        asyncio.run(run())
+
+        assert sorted((row["request_id"], row["basis"]) for row in records()) == [
+            ("r1", "reported"),
+            ("r2", "unsettled"),
+        ]
 
     def test_second_record_of_a_request_is_not_stored(
         self, make: Make, records: Callable[[], list[dict[str, Any]]]

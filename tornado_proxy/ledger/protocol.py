@@ -38,7 +38,7 @@ class Ledger(Protocol):
         """
 
     async def begin(self, intent: RequestIntent) -> None:
-        """Store an intent; it is durable when this returns.
+        """Store an intent, or another bound of one that is stored; it is durable when this returns.
 
         Raises:
             LedgerUnavailable: it could not be stored; the request must not be sent.

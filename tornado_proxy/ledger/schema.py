@@ -43,7 +43,14 @@ from tornado_proxy.ledger.sums.rollup_rows import ROLLUPS_INDEX, SEQS, create_at
 
 SCHEMA_VERSION = 1
 
-INSERT_INTENTS = Insert("intents", (*INTENT_COLUMNS, "writer"), "request_id")
+#: An intent that exists gets the bound of its later version; one of the same bound is not written again.
+INSERT_INTENTS = Insert(
+    "intents",
+    (*INTENT_COLUMNS, "writer"),
+    "request_id",
+    "bound_total = excluded.bound_total, bound_subtotal = excluded.bound_subtotal "
+    "WHERE intents.bound_total <> excluded.bound_total OR intents.bound_subtotal <> excluded.bound_subtotal",
+)
 #: A table that is partitioned (packaging/postgresql/partition.sql) has another unique index than on `request_id`.
 INSERT_RECORDS = Insert("records", RECORD_COLUMNS, "")
 INSERT_SETTLEMENTS = Insert("settlements", ("request_id", *SETTLED_COLUMNS, "settled_at"), "request_id")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import Iterator
 from decimal import Decimal
@@ -19,6 +20,7 @@ from tornado_proxy.domain.budgets.budget import Budget
 from tornado_proxy.domain.cost import StatedBound
 from tornado_proxy.domain.record import RequestRecord
 from tornado_proxy.domain.usage import Basis
+from tornado_proxy.ledger.backends import make_ledger
 
 pytestmark = pytest.mark.usefixtures("no_grace")
 
@@ -45,6 +47,27 @@ def list_bounds(store: BudgetStore) -> list[str]:
     """Return the names of the requests whose bounds are in the ledger."""
     rows = store._databases.ledger.fetch_rows("SELECT request_id FROM unheld_bounds ORDER BY request_id")
     return [str(request_id).removeprefix(make_id("")) for (request_id,) in rows]
+
+
+@pytest.mark.parametrize("is_moved", [False, True])
+def test_lost_request_is_held_at_its_last_bound(is_moved: bool, budgets: BudgetsUnderTest) -> None:
+    async def begin_twice() -> None:
+        ledger = make_ledger(budgets.address)
+        await ledger.open()
+        for total in ("0.1", "0.5"):
+            await ledger.begin(structs.replace(intent("a"), bound=StatedBound(total, total)))
+            if is_moved:
+                # The intents of a full log are written to the database.
+                await ledger.close()
+                ledger = make_ledger(budgets.address)
+                await ledger.open()
+        await ledger.close()
+
+    asyncio.run(begin_twice())
+    budgets.write()  # opens the ledger, which writes the intents of the dead process
+    rows = budgets.store._databases.ledger.fetch_rows("SELECT bound_total FROM intents")
+
+    assert rows == [("0.5",)]
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from tornado_proxy.domain.budgets.budget import Budget
 from tornado_proxy.domain.budgets.counter import CounterKind, CounterState, Interval, Period, Scope
 from tornado_proxy.domain.budgets.refusal import BudgetRefusal
 from tornado_proxy.domain.errors import BadRequest, BudgetExceeded, BudgetReserved, LedgerUnavailable, RequestError
+from tornado_proxy.gateway.admission.amendment import amend
 from tornado_proxy.gateway.context import RequestContext, start_request
 
 MONTH = CounterKind(Scope.PROJECT, Period.MONTH)
@@ -71,6 +72,24 @@ def test_request_reserves_its_bound_for_its_caller() -> None:
         expected = Decimal(len(BODY) + 4096) * Decimal("0.15") / 1_000_000 + Decimal("0.000006")
         assert Decimal(0) <= reserved.bound.subtotal - expected < Decimal("1e-8")
         assert Decimal(0) <= reserved.bound.total - reserved.bound.subtotal * Decimal("1.05") <= Decimal("1e-12")
+
+    asyncio.run(run())
+
+
+def test_bound_that_the_last_fields_of_a_form_raise_is_in_the_ledger() -> None:
+    async def run() -> None:
+        gateway = await open_gateway(BUDGET)
+        context = authenticate(gateway)
+        admitted = await gateway.admit(context, BODY, ID)
+        first = admitted.intent.bound
+        facts = structs.replace(admitted.facts, body_bytes=1_000_000)
+
+        amended = await amend(gateway.services(), admitted, context, facts)
+
+        assert amended.intent.bound is not None
+        assert first is not None
+        assert Decimal(amended.intent.bound.total) == gateway.keeper.reserved[ID].bound.total > Decimal(first.total)
+        assert [intent.bound for intent in gateway.ledger.begun] == [first, amended.intent.bound]
 
     asyncio.run(run())
 

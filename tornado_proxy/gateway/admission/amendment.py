@@ -19,7 +19,7 @@ async def amend(
 
     Raises:
         CallerError: as Admission.admit_request(), or a field refers to an object.
-        LedgerUnavailable: the budgets cannot be written.
+        LedgerUnavailable: the budgets or the intent cannot be written.
     """
     if facts == admitted.facts:
         return admitted
@@ -32,6 +32,9 @@ async def amend(
         if context.is_limited:
             bound = await services.budgets.reserve_again(context, admitted.access.tariff, facts, start)
         intent = request_intent(context, admitted.access, facts, start, bound)
+        if bound is not None and bound != first.bound:
+            # If the process dies, others hold what the ledger has.
+            await services.recorder.begin(intent)
     except RequestError as error:
         error.model = facts.model
         raise

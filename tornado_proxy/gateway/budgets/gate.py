@@ -154,8 +154,6 @@ class BudgetGate:
     ) -> StatedBound | None:
         """Reserve for a request whose facts have changed.  Returns and raises as reserve()."""
         self.release(start.request_id)
-        if self._is_open:
-            await self._keeper.read(lambda _: None)  # the release is done: of both at once it would come second
         reserved = self.reserve(context, tariff, facts, start)
         return reserved if reserved is None or isinstance(reserved, StatedBound) else await reserved
 

@@ -292,7 +292,8 @@ class Store:
         for path in logs:
             intents = map(make_storable_row, read_intents(path))
             while rows := list(islice(intents, _ROWS_PER_TRANSACTION)):
-                self._write(Batch(intents=[row for row in rows if not self._has_record(row)]), writer)
+                last = {row.request_id: row for row in rows}  # a statement takes one row of a request
+                self._write(Batch(intents=[row for row in last.values() if not self._has_record(row)]), writer)
 
     def _has_record(self, intent: IntentRow) -> bool:
         """Return True if the record of an intent is in the ledger, or was until it was pruned."""
