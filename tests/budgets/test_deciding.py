@@ -19,8 +19,8 @@ from tornado_proxy.budgets.leases.slices import Slices
 from tornado_proxy.budgets.limits.rates import NOTHING_USED
 from tornado_proxy.budgets.store import BudgetStore
 from tornado_proxy.domain.budgets.budget import Budget
-from tornado_proxy.domain.budgets.rate_limits import RateUnit
-from tornado_proxy.domain.budgets.refusal import Refusal
+from tornado_proxy.domain.budgets.rate_limits import RateRefusal, RateUnit
+from tornado_proxy.domain.budgets.refusal import BudgetRefusal, Refusal
 from tornado_proxy.domain.budgets.reservation import Reservation
 
 STRICT = Budget(MONTH, Decimal(1), strict=True)
@@ -170,6 +170,18 @@ def test_third_process_that_leases_meanwhile_is_asked_too(deciding: Deciding) ->
     third.sync_leases()
 
     assert deciding.retry() == [None]
+
+
+def test_units_in_use_refuse_when_all_have_answered(deciding: Deciding, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(deciding_module, "_COUNT_S", 0)
+    deciding.lease()
+    assert take(deciding.slices, deciding.make("runs", 1))
+    deciding.decide()
+    assert deciding.retry() == []
+
+    deciding.other.sync_leases()
+
+    assert [type(refusal) for refusal in deciding.retry()] in ([BudgetRefusal], [RateRefusal])
 
 
 def test_own_lease_of_the_meantime_is_given_back(budgets: BudgetsUnderTest) -> None:

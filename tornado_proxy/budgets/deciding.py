@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -43,21 +43,35 @@ class Demand:
     done: asyncio.Future[Refusal | None]
 
 
+@dataclass(frozen=True, slots=True)
+class _Recalls:
+    """The processes that were asked for what they have idle, and of which counters and limits."""
+
+    counters: frozenset[tuple[str, CounterKey]] = frozenset()
+    limits: frozenset[tuple[str, BucketKey]] = frozenset()
+
+    def __or__(self, other: _Recalls) -> _Recalls:
+        return _Recalls(self.counters | other.counters, self.limits | other.limits)
+
+    def __bool__(self) -> bool:
+        return bool(self.counters or self.limits)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class _Blocked:
     """Requests that wait since `began` (monotonic).
 
     Attributes:
-        keys, limits: The counters and limits of which other processes give back what they have idle; none if only
-            records are to be counted.
         cursor: The last record that was counted before the requests were decided about; 0 if that is not known.
+        recalls: All whom they have asked.
+        is_asking: True until all of these have answered; False if records alone are to be counted.
     """
 
     demands: Sequence[Demand]
     began: float
     cursor: int
-    keys: Collection[CounterKey] = ()
-    limits: Collection[BucketKey] = ()
+    recalls: _Recalls
+    is_asking: bool
 
 
 class Decisions:
@@ -76,7 +90,7 @@ class Decisions:
     def decide(self, store: BudgetStore, demands: Sequence[Demand], *, is_last: bool) -> None:
         """Reserve for requests, or refuse them; `is_last` if there is no time to wait for other processes."""
         results = self._reserve(store, demands)
-        kept = [] if is_last else self._find_waiting(store, demands, results, time.monotonic())
+        kept = [] if is_last else self._find_waiting(store, demands, results, time.monotonic(), _Recalls())
         self._blocked += kept
         self._answer_decided(results, kept)
 
@@ -99,23 +113,30 @@ class Decisions:
         kept = [replace(group, demands=_list_in_the_way(group.demands, results), cursor=cursor) for group in counted]
         for group in due:
             if not is_last and now < group.began + _ANSWER_S:
-                kept += self._find_waiting(store, group.demands, results, group.began)
+                kept += self._find_waiting(store, group.demands, results, group.began, group.recalls)
         self._blocked = waiting + [group for group in kept if group.demands]
         self._answer_decided(results, kept)
 
     def _find_waiting(
-        self, store: BudgetStore, demands: Sequence[Demand], results: dict[Demand, Refusal | None], began: float
+        self,
+        store: BudgetStore,
+        demands: Sequence[Demand],
+        results: dict[Demand, Refusal | None],
+        began: float,
+        recalls: _Recalls,
     ) -> list[_Blocked]:
-        """Ask all processes for what they have idle; return the requests that wait, and set the results of others."""
+        """Ask all processes for what they have idle; return the requests that wait, and set the results of others.
+
+        Those in `recalls` are not asked again: what they have is in use.
+        """
         cursor = 0
         for is_first in (True, False):
             demands = _list_in_the_way(demands, results)
             if not demands:
                 return []
-            keys = {key for demand in demands for key in _list_counters(demand, results[demand])}
-            limits = {key for demand in demands for key in _list_limits(results[demand])}
-            if _ask_for_idle(store, keys, limits):
-                return [_Blocked(demands, began, cursor, keys, limits)]
+            asked = _ask_for_idle(store, demands, results, recalls)
+            if asked:
+                return [_Blocked(demands, began, cursor, recalls | asked, is_asking=True)]
             if is_first:
                 # What was in the way was this process's own, or has been given back in the meantime.  Another process
                 # can lease until the second decision, so that it is asked again.
@@ -123,7 +144,7 @@ class Decisions:
                 results |= self._reserve(store, demands)
         by_budgets = [demand for demand in demands if isinstance(results[demand], BudgetRefusal)]
         is_recent = time.monotonic() < began + _COUNT_S
-        return [_Blocked(by_budgets, began, cursor)] if by_budgets and is_recent else []
+        return [_Blocked(by_budgets, began, cursor, recalls, is_asking=False)] if by_budgets and is_recent else []
 
     def _answer_decided(self, results: Mapping[Demand, Refusal | None], kept: Iterable[_Blocked]) -> None:
         waiting = {demand for group in kept for demand in group.demands}
@@ -153,11 +174,15 @@ def _reserve(store: BudgetStore, demands: Iterable[Demand]) -> dict[Demand, Refu
     return dict(zip(waiting, store.reserve([demand.reservation for demand in waiting]), strict=True))
 
 
-def _ask_for_idle(store: BudgetStore, keys: Collection[CounterKey], limits: Collection[BucketKey]) -> bool:
-    """Give back what is idle here, and ask for that of others; return False if they have none."""
+def _ask_for_idle(
+    store: BudgetStore, demands: Iterable[Demand], results: Mapping[Demand, Refusal | None], recalls: _Recalls
+) -> _Recalls:
+    """Give back what is idle here of all that refuses requests; ask others for theirs, except those in `recalls`."""
+    keys = {key for demand in demands for key in _list_counters(demand, results[demand])}
+    limits = {key for demand in demands for key in _list_limits(results[demand])}
     store.leasing.return_idle(keys, hold=store.folding.hold)
     store.rate_leasing.return_idle(limits)
-    return any([store.leasing.recall(keys), store.rate_leasing.recall(limits)])  # a list: both are asked
+    return _Recalls(store.leasing.recall(keys, recalls.counters), store.rate_leasing.recall(limits, recalls.limits))
 
 
 def _list_in_the_way(demands: Iterable[Demand], results: Mapping[Demand, Refusal | None]) -> list[Demand]:
@@ -182,17 +207,14 @@ def _list_limits(result: Refusal | None) -> Iterable[BucketKey]:
     return [find_bucket_key(state.claim) for state in result.states] if isinstance(result, RateRefusal) else []
 
 
-def _waits_for_others(store: BudgetStore, blocked: _Blocked, now: float) -> bool:
-    """Return True if other processes have not answered yet."""
-    if not (blocked.keys or blocked.limits) or now >= blocked.began + _ANSWER_S:
-        return False
-    return not (store.leasing.is_answered(blocked.keys) and store.rate_leasing.is_answered(blocked.limits))
-
-
 def _is_due(store: BudgetStore, blocked: _Blocked, now: float) -> bool:
-    if blocked.keys or blocked.limits:
-        return not _waits_for_others(store, blocked, now)
-    return now >= blocked.began + _COUNT_S
+    """Return True if the processes that were asked have answered, or there is no more time for that."""
+    if not blocked.is_asking:
+        return now >= blocked.began + _COUNT_S
+    if now >= blocked.began + _ANSWER_S:
+        return True
+    recalls = blocked.recalls
+    return store.leasing.is_answered(recalls.counters) and store.rate_leasing.is_answered(recalls.limits)
 
 
 def _is_out_of_streams(result: Refusal | None) -> bool:

@@ -56,10 +56,9 @@ _DELETE = f"DELETE FROM budget_leases WHERE writer = ? AND {HAS_KEY}"  # noqa: S
 _RENEW = "UPDATE budget_leases SET renewed_at = ? WHERE writer = ?"
 _COUNT_OWN = "SELECT count(*) FROM budget_leases WHERE writer = ?"
 _SELECT_RECALLED = f"SELECT {COLUMNS} FROM budget_leases WHERE writer = ? AND recalled = 1"  # noqa: S608
-_OF_OTHERS = f"writer <> ? AND {HAS_KEY}"
-_SELECT_OTHERS = f"SELECT 1 FROM budget_leases WHERE {_OF_OTHERS} LIMIT 1"  # noqa: S608
-_SELECT_UNANSWERED = f"SELECT 1 FROM budget_leases WHERE {_OF_OTHERS} AND recalled = 1 LIMIT 1"  # noqa: S608
-_RECALL = f"UPDATE budget_leases SET recalled = 1 WHERE {_OF_OTHERS}"  # noqa: S608
+_SELECT_OTHERS = f"SELECT writer FROM budget_leases WHERE writer <> ? AND {HAS_KEY}"  # noqa: S608
+_SELECT_UNANSWERED = f"SELECT 1 FROM budget_leases WHERE writer = ? AND {HAS_KEY} AND recalled = 1"  # noqa: S608
+_RECALL = f"UPDATE budget_leases SET recalled = 1 WHERE writer = ? AND {HAS_KEY}"  # noqa: S608
 _SELECT_IDLE = f"SELECT {COLUMNS}, amount, used FROM budget_leases"  # noqa: S608
 _SELECT_OF = f"{_SELECT_IDLE} WHERE writer = ?"
 _DELETE_SHOWN = "DELETE FROM leased_requests WHERE writer = ?"
@@ -178,18 +177,24 @@ class Leasing:
             self.sync(hold=hold)
         return was_idle
 
-    def recall(self, keys: Collection[CounterKey]) -> bool:
-        """Ask the other processes for the idle parts of their slices; return False if none has a slice."""
-        if not any(self._budgets.fetch_rows(_SELECT_OTHERS, (self._writer_id, *key.values)) for key in keys):
-            return False
+    def recall(
+        self, keys: Iterable[CounterKey], asked: Collection[tuple[str, CounterKey]] = ()
+    ) -> frozenset[tuple[str, CounterKey]]:
+        """Ask the other processes for the idle parts of their slices, except those in `asked`; return who has which."""
+        held = {
+            (str(writer), key)
+            for key in keys
+            for (writer,) in self._budgets.fetch_rows(_SELECT_OTHERS, (self._writer_id, *key.values))
+        }
+        recalls = held.difference(asked)
         # Each by itself: with several rows locked, it and _renew() could wait for each other.
-        for key in keys:
-            self._budgets.run(_RECALL, (self._writer_id, *key.values))
-        return True
+        for writer, key in recalls:
+            self._budgets.run(_RECALL, (writer, *key.values))
+        return frozenset(recalls)
 
-    def is_answered(self, keys: Iterable[CounterKey]) -> bool:
-        """Return True if all other processes have answered the recall."""
-        return not any(self._budgets.fetch_rows(_SELECT_UNANSWERED, (self._writer_id, *key.values)) for key in keys)
+    def is_answered(self, recalls: Iterable[tuple[str, CounterKey]]) -> bool:
+        """Return True if all processes have answered."""
+        return not any(self._budgets.fetch_rows(_SELECT_UNANSWERED, (writer, *key.values)) for writer, key in recalls)
 
     def free(self, writer: str, kinds: Collection[CounterKind], *, hold: bool) -> None:
         """Free the slices of a process that has died, whose records are counted; hold its requests of unknown cost.

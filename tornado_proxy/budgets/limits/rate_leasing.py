@@ -24,10 +24,11 @@ _UPSERT = (
     "ON CONFLICT (writer, project_id, subject, unit) DO UPDATE SET units = excluded.units, recalled = 0"
 )
 _DELETE = "DELETE FROM rate_leases WHERE writer = ? AND project_id = ? AND subject = ? AND unit = ?"
-_OF_OTHERS = "writer <> ? AND project_id = ? AND subject = ? AND unit = ?"
-_SELECT_OTHERS = f"SELECT 1 FROM rate_leases WHERE {_OF_OTHERS} LIMIT 1"  # noqa: S608
-_SELECT_UNANSWERED = f"SELECT 1 FROM rate_leases WHERE {_OF_OTHERS} AND recalled = 1 LIMIT 1"  # noqa: S608
-_RECALL = f"UPDATE rate_leases SET recalled = 1 WHERE {_OF_OTHERS}"  # noqa: S608
+_SELECT_OTHERS = "SELECT writer FROM rate_leases WHERE writer <> ? AND project_id = ? AND subject = ? AND unit = ?"
+_SELECT_UNANSWERED = (
+    "SELECT 1 FROM rate_leases WHERE writer = ? AND project_id = ? AND subject = ? AND unit = ? AND recalled = 1"
+)
+_RECALL = "UPDATE rate_leases SET recalled = 1 WHERE writer = ? AND project_id = ? AND subject = ? AND unit = ?"
 
 
 class RateLeasing:
@@ -66,16 +67,23 @@ class RateLeasing:
         if self._slices.return_idle(keys):
             self.sync()
 
-    def recall(self, keys: Iterable[BucketKey]) -> bool:
-        """Ask the other processes for what they have of limits; return False if none has anything."""
-        held = [key for key in keys if self._db.fetch_rows(_SELECT_OTHERS, (self._writer_id, *key))]
-        for key in held:
-            self._db.run(_RECALL, (self._writer_id, *key))
-        return bool(held)
+    def recall(
+        self, keys: Iterable[BucketKey], asked: Collection[tuple[str, BucketKey]] = ()
+    ) -> frozenset[tuple[str, BucketKey]]:
+        """Ask the other processes for what they have of limits, except those in `asked`; return who has which."""
+        held = {
+            (str(writer), key)
+            for key in keys
+            for (writer,) in self._db.fetch_rows(_SELECT_OTHERS, (self._writer_id, *key))
+        }
+        recalls = held.difference(asked)
+        for writer, key in recalls:
+            self._db.run(_RECALL, (writer, *key))
+        return frozenset(recalls)
 
-    def is_answered(self, keys: Iterable[BucketKey]) -> bool:
-        """Return True if all other processes have answered the recall."""
-        return not any(self._db.fetch_rows(_SELECT_UNANSWERED, (self._writer_id, *key)) for key in keys)
+    def is_answered(self, recalls: Iterable[tuple[str, BucketKey]]) -> bool:
+        """Return True if all processes have answered."""
+        return not any(self._db.fetch_rows(_SELECT_UNANSWERED, (writer, *key)) for writer, key in recalls)
 
     def _settle(self, key: BucketKey, buckets: LockedBuckets, now: float) -> RateLease:
         rows = self._db.fetch_rows(f"{_SELECT_OWN} {self._row_lock}", (self._writer_id, *key))
