@@ -43,7 +43,9 @@ class DeadProcesses:
         writers = (found | leasing.list_unheld_writers()) - {self._locks.writer_id}
         now = time.monotonic()
         self._dead_since = {
-            writer: self._dead_since.get(writer, now) for writer in writers if self._liveness.is_dead(writer)
+            writer: min(self._dead_since.get(writer, now), self._find_certain(writer))
+            for writer in writers
+            if self._liveness.is_dead(writer)
         }
         for writer in self._dead_since:
             if self.is_certain(writer) and not self._has_files(writer):
@@ -54,8 +56,15 @@ class DeadProcesses:
         if not self._liveness.is_dead(writer):
             return False
         now = time.monotonic()
-        has_been_dead = now - self._dead_since.get(writer, now) >= self._liveness.grace_s
-        return has_been_dead or self._locks.has_died_here(writer)
+        since = min(self._dead_since.get(writer, now), self._find_certain(writer))
+        return now - since >= self._liveness.grace_s
+
+    def _find_certain(self, writer: str) -> float:
+        """Return the begin of all times if a lock file shows that a process has died, else the end.
+
+        The file goes when the ledger has the process's records, so what it has shown is kept in `_dead_since`.
+        """
+        return float("-inf") if self._locks.has_died_here(writer) else float("inf")
 
     def _free(self, writer: str, folding: Folding, leasing: Leasing, rates: Rates) -> None:
         with self._liveness.hold_dead(writer) as is_dead:
@@ -64,7 +73,7 @@ class DeadProcesses:
                 folding.free_orphans(writer)
                 leasing.free(writer, folding.read_kinds(), hold=folding.hold)
                 with self._budgets.transaction():
-                    rates.free_streams_of_dead(writer.__eq__)
+                    rates.free_dead(lambda other: other == writer)
 
     def _has_files(self, writer: str) -> bool:
         """Return True if records of a process are in files of this machine that the ledger does not have yet."""

@@ -110,7 +110,7 @@ class Decisions:
                 (counted if group.cursor != cursor else waiting).append(group)
         # Not before their results: if the database fails, take_waiting() has them.
         results = self._reserve(store, [demand for group in due + counted for demand in group.demands])
-        kept = [replace(group, demands=_list_in_the_way(group.demands, results), cursor=cursor) for group in counted]
+        kept = [replace(group, demands=_list_blocked(group.demands, results), cursor=cursor) for group in counted]
         for group in due:
             if not is_last and now < group.began + _ANSWER_S:
                 kept += self._find_waiting(store, group.demands, results, group.began, group.recalls)
@@ -131,7 +131,7 @@ class Decisions:
         """
         cursor = 0
         for is_first in (True, False):
-            demands = _list_in_the_way(demands, results)
+            demands = _list_blocked(demands, results)
             if not demands:
                 return []
             asked = _ask_for_idle(store, demands, results, recalls)
@@ -139,7 +139,7 @@ class Decisions:
                 return [_Blocked(demands, began, cursor, recalls | asked, is_asking=True)]
             if is_first:
                 # What was in the way was this process's own, or has been given back in the meantime.  Another process
-                # can lease until the second decision, so that it is asked again.
+                # can lease until the second decision, and is asked then.
                 cursor = store.read_cursor()
                 results |= self._reserve(store, demands)
         by_budgets = [demand for demand in demands if isinstance(results[demand], BudgetRefusal)]
@@ -185,11 +185,11 @@ def _ask_for_idle(
     return _Recalls(store.leasing.recall(keys, recalls.counters), store.rate_leasing.recall(limits, recalls.limits))
 
 
-def _list_in_the_way(demands: Iterable[Demand], results: Mapping[Demand, Refusal | None]) -> list[Demand]:
-    return [demand for demand in demands if _is_in_the_way(demand, results.get(demand))]
+def _list_blocked(demands: Iterable[Demand], results: Mapping[Demand, Refusal | None]) -> list[Demand]:
+    return [demand for demand in demands if _is_blocked(demand, results.get(demand))]
 
 
-def _is_in_the_way(demand: Demand, result: Refusal | None) -> bool:
+def _is_blocked(demand: Demand, result: Refusal | None) -> bool:
     """Return True if slices may be all that refuses a request: reservations, or units that are taken in advance."""
     if demand.reservation.forced or result is None:
         return False

@@ -214,7 +214,7 @@ class BudgetStore:
     def free_streams(self) -> bool:
         """Free the streams of processes that have died; return True if there were any."""
         with self._budgets.transaction():
-            return self.rates.free_streams_of_dead(self._dead_processes.is_certain)
+            return self.rates.free_dead(self._dead_processes.is_certain)
 
     def has_open(self) -> bool:
         """Return True if a request of this process that has reserved here is under way."""

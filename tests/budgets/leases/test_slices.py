@@ -430,7 +430,14 @@ def test_process_of_this_machine_is_dead_when_its_lock_file_is_free(
     budgets.store.free_dead()
     assert raw_reserved(budgets.store) == 10  # its lock is taken, or it can be of another machine
 
+    log = store._databases.locks.intent_log_path(store._databases.locks.writer_id, 0)
+    log.touch()
     store._databases.locks.close(keep_files=True)
+    budgets.store.free_dead()
+    assert raw_reserved(budgets.store) == 10  # its log can have records
+
+    # The ledger has them: the lock file goes, too.
+    store._databases.locks.delete_files(store._databases.locks.writer_id)
     budgets.store.free_dead()
 
     assert raw_reserved(budgets.store) == 0

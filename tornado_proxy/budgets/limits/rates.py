@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from tornado_proxy.budgets.limits.token_bucket import UNIT_DEBT, TokenBucket, decode_bucket
@@ -29,8 +29,10 @@ _SELECT_CLAIMS = "SELECT claims FROM rate_claims WHERE request_id = ?"
 _DELETE_CLAIMS = "DELETE FROM rate_claims WHERE request_id = ?"
 _SELECT_ALL_CLAIMS = "SELECT request_id, writer FROM rate_claims"
 _SELECT_ALL = "SELECT project_id, subject, unit, state FROM rate_buckets"
-_SELECT_LEASES = "SELECT writer, project_id, subject, unit, units FROM rate_leases"
-_DELETE_LEASES = "DELETE FROM rate_leases WHERE writer = ?"
+_SELECT_LEASES = "SELECT writer, project_id, subject, unit FROM rate_leases"
+_DELETE_LEASE = (
+    "DELETE FROM rate_leases WHERE writer = ? AND project_id = ? AND subject = ? AND unit = ? RETURNING units"
+)
 
 #: Project, subject and unit.
 BucketKey = tuple[str, str, str]
@@ -118,14 +120,18 @@ class Rates:
         """Give back what requests have taken and not used.  No effect on requests that have ended before."""
         self._give_back(ends, ())
 
-    def _give_back(self, ends: Iterable[RateEnd], leased: Sequence[RateClaim]) -> None:
-        """End requests, and free leased streams, with all buckets locked at once."""
+    def _give_back(self, ends: Iterable[RateEnd], leases: Iterable[tuple[str, BucketKey]]) -> None:
+        """End requests, and delete leases, whose streams are freed; all buckets are locked at once."""
         # Sorted for the same reason as in lock().
         in_order = sorted(ends, key=lambda ended: ended.request_id)
         found = [(ended, *self._read_claims(ended.request_id)) for ended in in_order]
-        buckets = self.lock([*leased, *(claim for _, taken, _ in found for claim in taken)])
-        for claim in leased:
-            buckets.change_streams(claim, -claim.units)
+        leased = [(writer, RateClaim(*key[:2], RateUnit(key[2]), 1, 0)) for writer, key in leases]
+        buckets = self.lock([*(claim for _, claim in leased), *(claim for _, taken, _ in found for claim in taken)])
+        for writer, claim in leased:
+            # Another process can have deleted it before this one had the lock.
+            for (units,) in self._db.fetch_rows(_DELETE_LEASE, (writer, *find_bucket_key(claim))):
+                if claim.unit is RateUnit.STREAMS:
+                    buckets.change_streams(claim, -int(str(units)))
         for ended, taken, numbers in found:
             for claim, number in zip(taken, numbers, strict=True):
                 used = ended.used.get(claim.unit, claim.units)
@@ -134,24 +140,20 @@ class Rates:
                 self._db.run(_DELETE_CLAIMS, (ended.request_id,))
         self.write(buckets)
 
-    def free_streams_of_dead(self, is_dead: Callable[[str], bool]) -> bool:
-        """End the requests of processes that have died, and free their leases; return True if there were any.
+    def free_dead(self, is_dead: Callable[[str], bool]) -> bool:
+        """End the requests of processes that have died, and delete their leases; return True if there were any.
 
-        Of what they had leased the streams are freed; other units drain.
+        Of what they had taken and leased the streams are freed; other units drain.
         """
         rows = [(str(request_id), str(writer)) for request_id, writer in self._db.fetch_rows(_SELECT_ALL_CLAIMS)]
-        leases = self._db.fetch_rows(_SELECT_LEASES)
-        writers = {writer for _, writer in rows} | {str(row[0]) for row in leases}
+        leases = [
+            (str(writer), (str(project_id), str(subject), str(unit)))
+            for writer, project_id, subject, unit in self._db.fetch_rows(_SELECT_LEASES)
+        ]
+        writers = {writer for _, writer in rows} | {writer for writer, _ in leases}
         dead = {writer for writer in writers if is_dead(writer)}
         lost = [RateEnd(request_id, STREAM_ENDED) for request_id, writer in rows if writer in dead]
-        streams = [
-            RateClaim(str(project_id), str(subject), RateUnit.STREAMS, 1, int(str(units)))
-            for writer, project_id, subject, unit, units in leases
-            if writer in dead and unit == RateUnit.STREAMS
-        ]
-        self._give_back(lost, streams)
-        for writer in sorted(dead):
-            self._db.run(_DELETE_LEASES, (writer,))
+        self._give_back(lost, [(writer, key) for writer, key in leases if writer in dead])
         return bool(dead)
 
     def count_streams(self) -> dict[tuple[str, str], int]:

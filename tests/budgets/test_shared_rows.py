@@ -1,9 +1,12 @@
-"""Transactions of two processes on PostgreSQL, which lock the same rows: none waits for one that waits for it."""
+"""Transactions of two processes on PostgreSQL, which change the same rows.
+
+None waits for one that waits for it, and none undoes what the other has done.
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from decimal import Decimal
 
@@ -14,9 +17,10 @@ from tests.budgets.conftest import reservation as spending
 from tests.budgets.limits.test_rates import claim, reservation, take
 from tests.budgets.test_deciding import call_after
 from tornado_proxy.budgets.leases.slices import Slices
+from tornado_proxy.budgets.limits.rates import LockedBuckets
 from tornado_proxy.domain.budgets.budget import Budget
 from tornado_proxy.domain.budgets.counter import CounterKind, Period, Scope
-from tornado_proxy.domain.budgets.rate_limits import RateUnit
+from tornado_proxy.domain.budgets.rate_limits import RateClaim, RateUnit
 
 pytestmark = [
     pytest.mark.parametrize("new_budgets", ["postgresql"], indirect=True),
@@ -71,6 +75,28 @@ def test_streams_of_a_dead_process_are_freed_beside_requests(
     assert budgets.store.free_streams()
 
     assert request.end() == [None]
+
+
+def test_streams_of_a_dead_process_are_freed_once(budgets: BudgetsUnderTest, monkeypatch: pytest.MonkeyPatch) -> None:
+    streams = claim(RateUnit.STREAMS, 100)
+    slices = Slices()
+    dead, other = budgets.open("dead", slices=slices), budgets.open("other")
+    assert take(budgets.store, "living", claim(RateUnit.STREAMS, 100, 5)) is None
+    for number in range(2):
+        assert not slices.rates.take(f"ask {number}", (streams,))
+    dead.sync_leases()
+    assert budgets.store.rates.count_streams() == {("project-a", ""): 13}
+    budgets.kill(dead)
+    lock = budgets.store.rates.lock
+
+    def lock_after_another(claims: Iterable[RateClaim]) -> LockedBuckets:
+        assert other.free_streams()
+        return lock(claims)
+
+    monkeypatch.setattr(budgets.store.rates, "lock", lock_after_another)
+    budgets.store.free_streams()
+
+    assert budgets.store.rates.count_streams() == {("project-a", ""): 5}
 
 
 def test_slices_are_renewed_beside_a_recall(budgets: BudgetsUnderTest, monkeypatch: pytest.MonkeyPatch) -> None:
