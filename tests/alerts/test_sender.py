@@ -173,6 +173,26 @@ def test_webhook_gets_the_types_that_it_has_chosen(make_store: MakeStore) -> Non
     assert receiver.list_types() == ["budget.threshold_reached"]
 
 
+@pytest.mark.usefixtures("frequent_polls")
+def test_alert_that_waits_when_the_last_webhook_is_removed_is_over(make_store: MakeStore) -> None:  # noqa: F811
+    async def run(receiver: Receiver) -> None:
+        settings = AlertSettings((receiver.webhook(),))
+        watcher = StateWatcher(make_store(), lambda state: None)
+        await watcher.open()
+        sender = AlertSender(watcher, lambda: settings, find_nothing)
+        stored: list[str] = []
+        sender.tell(alert("a"), lambda: stored.append("a"))
+        settings = AlertSettings()
+        task = asyncio.create_task(sender.run())
+        await wait_for(lambda: stored == ["a"])
+        task.cancel()
+        await watcher.close()
+        assert receiver.messages == []
+
+    with running_receiver() as receiver:
+        asyncio.run(run(receiver))
+
+
 def test_messages_that_wait_for_a_webhook_are_bounded(
     make_store: MakeStore,  # noqa: F811
     monkeypatch: pytest.MonkeyPatch,

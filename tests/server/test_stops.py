@@ -1,4 +1,4 @@
-"""Stops on real servers: refused in every process within two seconds, and open requests end with a record."""
+"""Stops on real servers: refused in every process, and open requests end with a record."""
 
 from __future__ import annotations
 

@@ -156,7 +156,7 @@ def test_changes_of_several_processes_at_the_same_time_are_all_kept(
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(30)
+        thread.join(90)
 
     assert failures == []
     state = make_store().read()

@@ -22,12 +22,12 @@ class AlertEvents:
         self._snapshots = snapshots
 
     def budget_warning(self, warning: BudgetWarning, on_stored: Callable[[], None]) -> None:
-        """Tell of a threshold that a budget has reached; `on_stored` is called when the alert cannot be lost."""
+        """Tell of a threshold that a budget has reached; `on_stored` is called when the alert is stored or dropped."""
         project = self._find_project_name(warning.counter.project_id)
         self._sender.tell(make_budget_alert(warning, project, datetime.now(UTC)), on_stored)
 
     def spend_brake(self, brake: Brake, stop: Stop, on_stored: Callable[[], None]) -> None:
-        """Tell of a stop that a spend brake has made; `on_stored` is called when the alert cannot be lost."""
+        """Tell of a stop that a spend brake has made; `on_stored` is called when the alert is stored or dropped."""
         self._sender.tell(make_brake_alert(brake, stop, self._find_project_name(brake.project_id)), on_stored)
 
     def key_set_aside(self, aside: KeySetAside) -> None:

@@ -86,7 +86,7 @@ class AlertSender:
     def tell(self, alert: Alert, on_stored: Callable[[], None] = lambda: None) -> None:
         """Send an alert to the webhooks that want its type, once in its period.  Never blocks or raises.
 
-        `on_stored` is called when the alert survives the death of the process, or is sent to none.
+        `on_stored` is called when the alert survives the death of the process, is dropped, or is sent to none.
         """
         receivers = self._find_settings().list_receivers(alert.type)
         if receivers and len(self._queue) < MAX_QUEUED:

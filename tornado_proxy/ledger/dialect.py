@@ -21,7 +21,7 @@ class Insert:
     """An INSERT of rows into a table.  A row whose `key` exists already is ignored.
 
     key: the columns of a unique index, "" for any unique index of the table.
-    update: SQL that changes the existing row instead; no two inserted rows may then have the same key.
+    update: SQL that changes the existing row instead; no two inserted rows may then have the same key on PostgreSQL.
     numbers: columns of whole numbers of 64 bits.
     """
 

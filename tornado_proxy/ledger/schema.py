@@ -43,7 +43,8 @@ from tornado_proxy.ledger.sums.rollup_rows import ROLLUPS_INDEX, SEQS, create_at
 
 SCHEMA_VERSION = 1
 
-#: An intent that exists gets the bound of its later version; one of the same bound is not written again.
+#: An intent that exists gets the bound of its later version, which is what budgets hold if the process dies; its other
+#: columns stay those of the first version.
 INSERT_INTENTS = Insert(
     "intents",
     (*INTENT_COLUMNS, "writer"),

@@ -11,6 +11,7 @@ from typing import TypeVar
 
 import pytest
 
+from tests.harness import TIMEOUT_S
 from tornado_proxy import tasks
 from tornado_proxy.domain.budgets.brake import Brake
 from tornado_proxy.domain.errors import LedgerUnavailable
@@ -56,10 +57,12 @@ class Effects:
     is_stored: bool = True
     told: list[str] = field(default_factory=list)
     forgotten: list[str] = field(default_factory=list)
+    has_told: asyncio.Event = field(default_factory=asyncio.Event)
 
     def on_stop(self, brake: Brake, stop: Stop, on_stored: Callable[[], None]) -> None:
         """Tell of a stop."""
         self.told.append(stop.id)
+        self.has_told.set()
         if self.is_stored:
             on_stored()
 
@@ -68,17 +71,18 @@ class Effects:
         self.forgotten.append(brake_id)
 
 
-async def apply(brakes: SpendBrakes, times: int = 1) -> None:
+async def apply(brakes: SpendBrakes, effects: Effects, times: int) -> None:
     """Apply the brake, as the thread of the budgets does each second until it is forgotten."""
     for _ in range(times):
         brakes.apply(BRAKE)
         (task,) = [task for task in tasks._running if task.get_name() == "spend brake"]
-        await asyncio.wait([task], timeout=1)
+        done = task if effects.is_stored else asyncio.ensure_future(effects.has_told.wait())
+        await asyncio.wait_for(done, TIMEOUT_S)
 
 
 def run(state: StateWatcher, effects: Effects, times: int = 1) -> None:
     """Apply the brake in a process."""
-    asyncio.run(apply(SpendBrakes(state, effects, effects.on_stop), times))  # type: ignore[arg-type]
+    asyncio.run(apply(SpendBrakes(state, effects, effects.on_stop), effects, times))  # type: ignore[arg-type]
 
 
 def make_state(store: StateStore) -> StateWatcher:

@@ -39,7 +39,8 @@ class SpendBrakes:
     ) -> None:
         """Keep the state and the budgets.
 
-        `on_stop` is called on the event loop for each stop, and calls its last argument when the alert is stored.
+        `on_stop` is called on the event loop for each stop, and calls its last argument when the alert is stored, or is
+        sent to nobody.
         """
         self._state = state
         self._budgets = budgets

@@ -146,7 +146,7 @@ class GroupCommitLedger:
         try:
             await self._put(WriteIntent(make_intent_row(intent)))
         except asyncio.CancelledError:
-            # The request is not sent, so its intent must not count as lost when the process ends.
+            # The request is not sent, or has a record soon, so its intent must not count as lost when the process ends.
             self._put(WithdrawIntent(intent.request_id))
             raise
 

@@ -229,8 +229,8 @@ class Writer:
     def _refuse_intents(self, items: list[QueueItem]) -> list[QueueItem]:
         """Refuse the intents of a failed transaction; return the other items, with a withdrawal for each intent.
 
-        A connection that breaks in COMMIT does not show whether the server committed.  The requests are not sent, so
-        their intents must not count as lost: they are withdrawn when the store works again.
+        A connection that breaks in COMMIT does not show whether the server committed.  The requests are not sent, or
+        have a record soon, so their intents must not count as lost: they are withdrawn when the store works again.
         """
         withdrawals = {item: make_withdrawal(item.operation) for item in items}
         self._report.refused([item for item in items if withdrawals[item]], self._reason, failing=True)
