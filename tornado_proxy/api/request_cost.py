@@ -22,12 +22,12 @@ from tornado_proxy.api.project_handler import ProjectHandler
 from tornado_proxy.api.usage_query import decode_arguments
 from tornado_proxy.domain.errors import BadRequest, NotAllowed, NotFound, RateLimited, RequestError
 from tornado_proxy.domain.identity import Caller
+from tornado_proxy.domain.text import format_sum
 from tornado_proxy.domain.usage import Basis
 from tornado_proxy.gateway.base_handler import REQUEST_ID_HEADER
 from tornado_proxy.gateway.services import Services
 from tornado_proxy.ledger.reports.records_query import Record, add_exactly
 from tornado_proxy.ledger.reports.request_lookup import RequestLookup
-from tornado_proxy.ledger.rows import format_decimal
 from tornado_proxy.reports.usage_members import record_members
 
 #: The route; its groups are the project id and the request id.
@@ -161,7 +161,7 @@ def show_records(records: Sequence[Record]) -> dict[str, object]:
     total = add_exactly([Decimal(str(record["total"])) for record in records])
     return {
         "final": is_final(records),
-        "total": format_decimal(total),
+        "total": format_sum(total),
         "currency": "USD",
         "requests": [_show_record(record) for record in records],
     }

@@ -14,6 +14,7 @@ from tornado_proxy.budgets.periods import find_interval
 from tornado_proxy.domain.budgets.budget import BudgetChange, TokenBudget
 from tornado_proxy.domain.budgets.budget_limits import BudgetLimits
 from tornado_proxy.domain.budgets.counter import TOKEN_TOTAL, CounterKind, CounterState, Scope
+from tornado_proxy.domain.text import format_sum
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,15 +125,15 @@ def show_row(row: BudgetRow) -> dict[str, object]:
         "strict": row.strict,
         "start": _show_time(state.interval.begin),
         "end": _show_time(row.end),
-        "limit": None if row.limit is None else _show_usd(row.limit),
-        "configured_limit": _show_usd(row.configured),
+        "limit": None if row.limit is None else format_sum(row.limit),
+        "configured_limit": format_sum(row.configured),
         "source": "state" if change is not None else find_origin(row),
         "until": None if change is None else _show_time(change.until),
         "changed_by": None if change is None else change.actor,
         "holder": None if row.stated is None else row.stated.participant,
-        "settled": _show_usd(state.settled),
-        "reserved": _show_usd(row.reserved),
-        "held": _show_usd(row.held),
+        "settled": format_sum(state.settled),
+        "reserved": format_sum(row.reserved),
+        "held": format_sum(row.held),
     }
 
 
@@ -158,7 +159,7 @@ def show_reservations(row: BudgetRow, now: datetime) -> list[dict[str, object]]:
         {
             "request_id": entry.request_id,
             "state": entry.state,
-            "usd": _show_usd(entry.amount(row.state.kind.amount)),
+            "usd": format_sum(entry.amount(row.state.kind.amount)),
             "started_at": _show_time(entry.started_at),
             "age_s": max(0, round((now - entry.started_at).total_seconds())),
         }
@@ -168,7 +169,7 @@ def show_reservations(row: BudgetRow, now: datetime) -> list[dict[str, object]]:
 
 def show_other_reservations(row: BudgetRow) -> dict[str, object]:
     """Return the JSON document of the reservations that show_reservations() does not list: their number and sum."""
-    return {"count": row.reservations.others, "usd": _show_usd(row.reservations.others_usd)}
+    return {"count": row.reservations.others, "usd": format_sum(row.reservations.others_usd)}
 
 
 def _show_subject(kind: CounterKind, subject: str) -> dict[str, object]:
@@ -195,9 +196,3 @@ def _show_subject(kind: CounterKind, subject: str) -> dict[str, object]:
 
 def _show_time(time: datetime | None) -> str | None:
     return None if time is None else f"{time:%Y-%m-%dT%H:%M:%SZ}"
-
-
-def _show_usd(amount: Decimal) -> str:
-    """Return an amount exactly, without final zeros: sums of them have many."""
-    text = f"{amount:f}"
-    return text.rstrip("0").rstrip(".") if "." in text else text

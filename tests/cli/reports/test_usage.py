@@ -91,7 +91,7 @@ def test_money_spent_on_repeated_requests_is_shown(tmp_path: Path) -> None:
     )
 
     # Two of four requests of 0.0023625 each.
-    line = "2 repeated requests: 0.004725000000 USD of the total (--retries shows them alone)"
+    line = "2 repeated requests: 0.004725 USD of the total (--retries shows them alone)"
     assert line in usage(repeated).stdout
     assert [(row["request_id"], row["retry_of"], row["retry_count"]) for row in rows(repeated, "--retries")] == [
         ("req_2", "req_1", None),

@@ -27,6 +27,7 @@ from tornado_proxy.cli.reports.cache_usage import print_cache_usage
 from tornado_proxy.cli.reports.usage_api_client import ApiQuery, fetch_sums, find_project, print_usage, read_token
 from tornado_proxy.cli.state.budgets import make_table, read_rows
 from tornado_proxy.cli.tables import print_fitting_table, print_table, printable_name
+from tornado_proxy.domain.text import format_sum
 from tornado_proxy.domain.usage import Basis
 from tornado_proxy.exports import focus
 from tornado_proxy.ledger.backends import make_backend
@@ -259,7 +260,7 @@ def _print_retries(ledger: Backend, filters: UsageFilter, out: IO[str]) -> None:
     """Print the part of the total that was spent on requests which repeat an earlier one."""
     for repeated in sum_records(ledger, replace(filters, retries="only"), ()):
         out.write(
-            f"{_count_requests(repeated.requests, 'repeated')}: {format_decimal(repeated.total)} USD of the total "
+            f"{_count_requests(repeated.requests, 'repeated')}: {format_sum(repeated.total)} USD of the total "
             "(--retries shows them alone)\n"
         )
 
