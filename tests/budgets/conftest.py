@@ -176,6 +176,18 @@ def budgets(new_budgets: BudgetsUnderTest) -> BudgetsUnderTest:
 
 
 @pytest.fixture
+def slices() -> Slices:
+    """Return the slices of a process."""
+    return Slices()
+
+
+@pytest.fixture
+def store(budgets: BudgetsUnderTest, slices: Slices) -> BudgetStore:
+    """Return the store of a process that leases."""
+    return budgets.open("leasing", slices=slices)
+
+
+@pytest.fixture
 def no_grace(monkeypatch: pytest.MonkeyPatch) -> None:
     """A process is dead as soon as its lock is free, on PostgreSQL too."""
     monkeypatch.setattr(process_locks, "_GRACE_S", 0.0)

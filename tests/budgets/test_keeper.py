@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import sqlite3
+from collections.abc import Callable
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -232,7 +233,15 @@ def test_warning_is_reported_although_the_database_fails_then(
     assert BudgetStore.sync_leases is sync_leases, "nothing failed"
 
 
-def test_units_of_a_request_that_was_not_sent_are_free_for_the_next_one(budgets: BudgetsUnderTest) -> None:
+def end_streams(keeper: BudgetKeeper, request_id: str) -> None:
+    """End a streamed response."""
+    keeper.end(request_id, STREAM_ENDED)
+
+
+@pytest.mark.parametrize("end", [end_streams, BudgetKeeper.release])
+def test_units_of_a_request_that_is_over_are_free_for_the_next_one(
+    end: Callable[[BudgetKeeper, str], None], budgets: BudgetsUnderTest
+) -> None:
     one = RateClaim("project-a", "", RateUnit.STREAMS, 1, 1)
 
     async def run() -> list[Refusal | None]:
@@ -241,22 +250,7 @@ def test_units_of_a_request_that_was_not_sent_are_free_for_the_next_one(budgets:
             for number in range(20):
                 reserving = structs.replace(reservation(f"r{number}", "0", at=now()), claims=(one,))
                 refusals.append(await keeper.reserve(reserving))
-                keeper.release(reserving.request_id)
-            return refusals
-
-    assert asyncio.run(run()) == [None] * 20
-
-
-def test_units_of_a_request_that_has_ended_are_free_for_the_next_one(budgets: BudgetsUnderTest) -> None:
-    one = RateClaim("project-a", "", RateUnit.STREAMS, 1, 1)
-
-    async def run() -> list[Refusal | None]:
-        async with open_keeper(budgets) as keeper:
-            refusals = []
-            for number in range(20):
-                reserving = structs.replace(reservation(f"r{number}", "0", at=now()), claims=(one,))
-                refusals.append(await keeper.reserve(reserving))
-                keeper.end(reserving.request_id, STREAM_ENDED)
+                end(keeper, reserving.request_id)
             return refusals
 
     assert asyncio.run(run()) == [None] * 20

@@ -15,18 +15,6 @@ from tornado_proxy.domain.budgets.budget import Budget
 from tornado_proxy.domain.budgets.rate_limits import RateUnit
 
 
-@pytest.fixture
-def slices() -> Slices:
-    """Return the slices of a process."""
-    return Slices()
-
-
-@pytest.fixture
-def store(budgets: BudgetsUnderTest, slices: Slices) -> BudgetStore:
-    """Return the store of a process that leases."""
-    return budgets.open("leasing", slices=slices)
-
-
 def test_lower_budget_is_not_exceeded(
     budgets: BudgetsUnderTest, store: BudgetStore, slices: Slices, monkeypatch: pytest.MonkeyPatch
 ) -> None:

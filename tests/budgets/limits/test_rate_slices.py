@@ -39,18 +39,6 @@ def lease(store: BudgetStore, slices: Slices, *claims: RateClaim) -> None:
     store.sync_leases()
 
 
-@pytest.fixture
-def slices() -> Slices:
-    """Return the slices of a process."""
-    return Slices()
-
-
-@pytest.fixture
-def store(budgets: BudgetsUnderTest, slices: Slices) -> BudgetStore:
-    """Return the store of a process that leases."""
-    return budgets.open("leasing", slices=slices)
-
-
 def free_units(store: BudgetStore, one: RateClaim) -> int:
     """Return the units of a limit that a request can take."""
     with store._budgets.transaction():
