@@ -99,7 +99,7 @@ def test_share_savings_and_unread_writes_of_a_session() -> None:
         "read_share": "0.2353",
         "written_tokens": "3100",
         "unread_tokens": "2100",
-        "saved_usd": "0.00015625",
+        "saved_usd": "0.000156250000",
         "unpriced_tokens": "0",
     }
 

@@ -12,7 +12,7 @@ from itertools import islice
 import click
 
 from tornado_proxy.cli.tables import replace_unprintable
-from tornado_proxy.domain.text import count_noun, format_sum
+from tornado_proxy.domain.text import count_noun, format_decimal
 from tornado_proxy.ledger.database import Backend
 from tornado_proxy.ledger.reports.records_query import EXACT
 from tornado_proxy.ledger.sums.verification import Difference, Figure, VerifiedDay, count_others, verify_sums
@@ -106,21 +106,21 @@ def _format_figure(name: str, found: Figure, expected: Figure) -> str:
 
 
 def _format(figure: Figure) -> str:
-    return format_sum(figure) if isinstance(figure, Decimal) else "-" if figure is None else str(figure)
+    return format_decimal(figure) if isinstance(figure, Decimal) else "-" if figure is None else str(figure)
 
 
 def _subtract(found: Figure, expected: Figure) -> str | None:
     """Return the sum's figure less that of the records; None for texts."""
     if isinstance(found, str | None) or isinstance(expected, str | None):
         return None
-    return format_sum(EXACT.subtract(Decimal(found), Decimal(expected)))
+    return format_decimal(EXACT.subtract(Decimal(found), Decimal(expected)))
 
 
 def _make_document(result: _Result, others: int) -> Mapping[str, object]:
     return {
         "days": result.days,
         "records": result.records,
-        "total": format_sum(result.total),
+        "total": f"{result.total:f}",
         "records_not_in_the_sums_yet": others,
         "sums_that_differ": result.number,
         "remedy": _name_remedy(result) if result.number else None,

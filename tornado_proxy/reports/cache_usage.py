@@ -18,10 +18,9 @@ from decimal import Decimal
 from msgspec.structs import replace
 
 from tornado_proxy.domain.cost import LineItem, round_amount
-from tornado_proxy.domain.text import format_sum
 from tornado_proxy.domain.usage import Meter
 from tornado_proxy.ledger.reports.records_query import EXACT
-from tornado_proxy.ledger.rows import read_line_items
+from tornado_proxy.ledger.rows import format_decimal, read_line_items
 from tornado_proxy.pricing.book.price import UNITS
 from tornado_proxy.pricing.book.price_book import PriceBook
 from tornado_proxy.pricing.book.rerate import find_entry
@@ -88,7 +87,7 @@ class CacheSum:
         """Return the values of FIGURES; decimals are text."""
         share = self.read_share
         figures = (self.input, self.read, share, self.written, self.unread, self.saved, self.unpriced)
-        texts = [None if value is None else format_sum(value) for value in figures]
+        texts = [None if value is None else format_decimal(value) for value in figures]
         return dict(zip(FIGURES, (self.requests, *texts), strict=True))
 
 
