@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sized
 from contextlib import asynccontextmanager
 from decimal import Decimal
 
@@ -44,6 +44,15 @@ async def wait_for_figures(keeper: BudgetKeeper, settled: str, reserved: str) ->
         return await figures(keeper) == usd(settled, reserved)
 
     await wait_until(has_figures)
+
+
+async def wait_for_any(found: Sized) -> None:
+    """Wait until a list has an entry."""
+
+    async def has_entry() -> bool:
+        return len(found) > 0
+
+    await wait_until(has_entry)
 
 
 async def wait_until(is_so: Callable[[], Awaitable[bool]]) -> None:

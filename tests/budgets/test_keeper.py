@@ -15,7 +15,7 @@ from msgspec import structs
 from prometheus_client import REGISTRY
 
 from tests.budgets.conftest import CALLER, MONTH, BudgetsUnderTest, make_id, record, reservation, usd
-from tests.budgets.keepers import PLAN, WAIT_S, figures, open_keeper, wait_for_figures, wait_until
+from tests.budgets.keepers import PLAN, WAIT_S, figures, open_keeper, wait_for_any, wait_for_figures, wait_until
 from tornado_proxy.budgets import deciding, schedule
 from tornado_proxy.budgets.keeper import BudgetKeeper, BudgetLedger, BudgetListeners
 from tornado_proxy.budgets.limits.rates import STREAM_ENDED
@@ -178,11 +178,7 @@ def test_alert_that_its_process_did_not_store_is_reported_by_another_one(
 
     async def run() -> None:
         async with open_keeper(budgets, BudgetListeners(untold=found.append)) as keeper:
-
-            async def is_found() -> bool:
-                return bool(found)
-
-            await wait_until(is_found)
+            await wait_for_any(found)
             await keeper.forget_alert(found[0])
             assert await keeper.read(lambda store: store.folding.list_untold(now())) == []
 
@@ -222,11 +218,7 @@ def test_warning_is_reported_although_the_database_fails_then(
             keeper.watch(BudgetLimits({CALLER.project_id: (BUDGET,)}))
             await keeper.read(lambda store: store.folding.fold())
             await asyncio.to_thread(budgets.write, record("a", "0.9", at=now()))
-
-            async def is_found() -> bool:
-                return bool(found)
-
-            await wait_until(is_found)
+            await wait_for_any(found)
 
     asyncio.run(run())
     assert [warning.threshold for warning in found] == [80]

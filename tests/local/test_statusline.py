@@ -1,4 +1,4 @@
-"""The status line shows what was spent, from the ledger, and what is left, from a real server; and imports little."""
+"""The status line shows the spend of a ledger and the rest of a real server's budget, and imports few modules."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -166,25 +166,15 @@ class Scenarios:
             return kind
 
 
-@contextlib.asynccontextmanager
-async def open_scenarios(proxy: ProxyProcess, names: NameServer) -> AsyncIterator[Scenarios]:
-    """Yield the scenarios of one server."""
+Facts = dict[str, Any]
+
+
+async def run(proxy: ProxyProcess, names: NameServer, select: Callable[[Scenarios], Awaitable[Facts]]) -> Facts:
+    """Return the facts of the selected scenarios of one server."""
     headers = {"Authorization": f"Bearer {mint()}"}
     limits = httpx.Limits(max_connections=200)
     async with httpx.AsyncClient(headers=headers, timeout=TIMEOUT_S, limits=limits) as client:
-        yield Scenarios(proxy, names, client)
-
-
-async def run_all(proxy: ProxyProcess, names: NameServer) -> dict[str, Any]:
-    """Return the facts of a server that waits for a name as long as it takes."""
-    async with open_scenarios(proxy, names) as scenarios:
-        return await scenarios.run_all()
-
-
-async def run_timeout(proxy: ProxyProcess, names: NameServer) -> dict[str, Any]:
-    """Return the facts of a server that waits for CONNECT_TIMEOUT_S."""
-    async with open_scenarios(proxy, names) as scenarios:
-        return {"timeout": await scenarios.timeout()}
+        return await select(Scenarios(proxy, names, client))
 
 
 def main() -> None:
@@ -197,10 +187,10 @@ def main() -> None:
         }
         brief = {"connect_timeout_s": CONNECT_TIMEOUT_S}
         with running_proxy(folder, url, providers=providers, streams=brief) as proxy:
-            facts = asyncio.run(run_timeout(proxy, names))
+            facts = {"timeout": asyncio.run(run(proxy, names, Scenarios.timeout))}
         patient = {"connect_timeout_s": RESOLVER_TIMEOUT_S, "on_client_disconnect": "cancel"}
         with running_proxy(folder, url, providers=providers, streams=patient) as proxy:
-            facts |= asyncio.run(run_all(proxy, names))
+            facts |= asyncio.run(run(proxy, names, Scenarios.run_all))
             chats = [record for record in proxy.read_records() if record["endpoint"] == "/v1/chat/completions"]
             facts["disconnected"] = [record["basis"] for record in chats if record["outcome"] == "client_closed"]
             print(json.dumps(facts))  # noqa: T201  # to the test

@@ -62,7 +62,7 @@ class DeadProcesses:
     def _find_certain(self, writer: str) -> float:
         """Return the begin of all times if a lock file shows that a process has died, else the end.
 
-        The file goes when the ledger has the process's records, so what it has shown is kept in `_dead_since`.
+        The file is deleted with the process's logs, so `_dead_since` keeps the result.
         """
         return float("-inf") if self._locks.has_died_here(writer) else float("inf")
 

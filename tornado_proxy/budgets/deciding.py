@@ -103,7 +103,7 @@ class Decisions:
         counted: list[_Blocked] = []
         waiting: list[_Blocked] = []
         for group in self._blocked:
-            # Before the decision: what is given back between the decision and the answer would be missed.
+            # Look before the decision: it does not know what processes give back after it.
             if is_last or _is_due(store, group, now):
                 due.append(group)
             else:
@@ -138,8 +138,8 @@ class Decisions:
             if asked:
                 return [_Blocked(demands, began, cursor, recalls | asked, is_asking=True)]
             if is_first:
-                # What was in the way was this process's own, or has been given back in the meantime.  Another process
-                # can lease until the second decision, and is asked then.
+                # The idle parts were this process's own, or have been given back in the meantime.  A process that
+                # leases until the second decision is asked after it.
                 cursor = store.read_cursor()
                 results |= self._reserve(store, demands)
         by_budgets = [demand for demand in demands if isinstance(results[demand], BudgetRefusal)]
@@ -177,7 +177,10 @@ def _reserve(store: BudgetStore, demands: Iterable[Demand]) -> dict[Demand, Refu
 def _ask_for_idle(
     store: BudgetStore, demands: Iterable[Demand], results: Mapping[Demand, Refusal | None], recalls: _Recalls
 ) -> _Recalls:
-    """Give back what is idle here of all that refuses requests; ask others for theirs, except those in `recalls`."""
+    """Give back this process's idle parts of what refuses requests; ask the others for theirs, but those in `recalls`.
+
+    Returns the processes that were asked.
+    """
     keys = {key for demand in demands for key in _list_counters(demand, results[demand])}
     limits = {key for demand in demands for key in _list_limits(results[demand])}
     store.leasing.return_idle(keys, hold=store.folding.hold)

@@ -29,7 +29,10 @@ def format_decimal(value: Decimal) -> str:
 
 
 def format_sum(value: Decimal) -> str:
-    """Return the digits of a sum without zeros at the end, whose number depends on what was added up, and how."""
+    """Return the digits of a sum without trailing zeros.
+
+    Their number depends on how it was added up: from records, or from sums by hour and day.
+    """
     text = format_decimal(value)
     return text.rstrip("0").rstrip(".") if "." in text else text
 

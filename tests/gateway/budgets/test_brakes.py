@@ -52,7 +52,7 @@ class UnconfirmedState(StateWatcher):
 
 @dataclass
 class Effects:
-    """What the brakes have told of and forgotten; alerts are stored when `is_stored`."""
+    """Records the alerts and the forgotten brakes; `is_stored` says whether alerts are stored."""
 
     is_stored: bool = True
     told: list[str] = field(default_factory=list)

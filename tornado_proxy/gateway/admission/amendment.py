@@ -33,7 +33,7 @@ async def amend(
             bound = await services.budgets.reserve_again(context, admitted.access.tariff, facts, start)
         intent = request_intent(context, admitted.access, facts, start, bound)
         if bound is not None and bound != first.bound:
-            # If the process dies, others hold what the ledger has.
+            # If this process dies, another one holds the bound that is in the ledger.
             await services.recorder.begin(intent)
     except RequestError as error:
         error.model = facts.model

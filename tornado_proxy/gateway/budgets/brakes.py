@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 from tornado_proxy import tasks
 from tornado_proxy.domain.budgets.brake import Brake
-from tornado_proxy.domain.errors import BadRequest, LedgerUnavailable
+from tornado_proxy.domain.errors import BadRequest, LedgerUnavailable, NotFound
 from tornado_proxy.domain.stop import Stop, StopTarget
 from tornado_proxy.gateway.budgets.gate import BudgetGate
 from tornado_proxy.gateway.budgets.refusals import format_usd
@@ -39,8 +39,8 @@ class SpendBrakes:
     ) -> None:
         """Keep the state and the budgets.
 
-        `on_stop` is called on the event loop for each stop, and calls its last argument when the alert is stored, or is
-        sent to nobody.
+        `on_stop` is called on the event loop for each stop.  It calls its last argument when the alert is stored, or
+        has no receiver.
         """
         self._state = state
         self._budgets = budgets
@@ -75,9 +75,8 @@ class SpendBrakes:
         try:
             stop = await self._state.change(lambda store: stops.make(store, ACTOR, target, reason, stop_id=stop_id))
         except BadRequest:
-            # By an operator, by another process, which may have died since, or by this one, whose COMMIT has failed.
-            made = await self._state.read(stops.list_stops)
-            return next((stop for stop in made if stop.id == stop_id), None)
+            # Stopped by an operator, by another process, which can have died since, or by this one in a failed COMMIT.
+            return await self._find_stop(stop_id)
         metrics.BRAKE_STOPS.inc()
         _log.warning(
             "spend brake applied",
@@ -90,3 +89,9 @@ class SpendBrakes:
             },
         )
         return stop
+
+    async def _find_stop(self, stop_id: str) -> Stop | None:
+        try:
+            return await self._state.read(lambda store: stops.find_stop(store, stop_id))
+        except NotFound:
+            return None
